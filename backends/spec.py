@@ -1,0 +1,325 @@
+"""The vocabulary: what is wanted (Spec), what there is (Hardware, Model), what is said (Chat, Tensor, Piece).
+
+Frozen values, JSON in and out, unknown fields refused. They never read the machine and never hold a secret: a token is
+named by its environment variable, never by its value.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from backends.text import Text
+
+
+class Frozen(BaseModel):
+    """Base of every value of the vocabulary."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def refusal(en: str, zh: str, field: str = "") -> PydanticCustomError:
+    """The error that a validator raises: words in both languages, and the field where it is not the validated one."""
+    return PydanticCustomError("slipway", "{en}", {"en": en, "zh": zh, "field": field})
+
+
+# --- what there is: the machine -----------------------------------------------------------------------------------
+
+
+class GpuProcess(Frozen):
+    """A process that holds GPU memory. `memory_mib` is None where the driver does not tell."""
+
+    pid: int
+    name: str | None = None
+    memory_mib: int | None = None
+
+
+class MigInstance(Frozen):
+    """One slice of a GPU in MIG mode."""
+
+    index: int
+    uuid: str
+    profile: str | None = None
+    memory_total_mib: int | None = None
+    memory_free_mib: int | None = None
+
+
+class Gpu(Frozen):
+    """One GPU. `sm` is the compute capability as one number: 86 for 8.6. None: not known, see `Hardware.unknown`."""
+
+    name: str
+    index: int | None = None
+    uuid: str | None = None
+    sm: int | None = None
+    memory_total_mib: int | None = None
+    memory_free_mib: int | None = None
+    temperature_c: int | None = None
+    utilisation_percent: int | None = None
+    mig: bool | None = None
+    mig_instances: tuple[MigInstance, ...] = ()
+    processes: tuple[GpuProcess, ...] = ()
+
+
+class Disk(Frozen):
+    """Free space where something would lie. `purpose`: data (models, engines, runtime), images (Docker's root)."""
+
+    purpose: Literal["data", "images", "temporary"]
+    path: str
+    free_mib: int | None = None
+    total_mib: int | None = None
+
+
+class Docker(Frozen):
+    """The container engine. `why` says why it is not reachable or a fact is not known."""
+
+    reachable: bool = False
+    version: str | None = None
+    api_version: str | None = None
+    root: str | None = None
+    nvidia_runtime: bool | None = None
+    cdi: bool | None = None
+    buildx: bool | None = None
+    why: Text | None = None
+
+
+class Hardware(Frozen):
+    """One machine. Needs no more than a driver version and GPU names; everything else may be absent.
+
+    `unknown` maps a dotted field ("gpus.0.sm", "driver_version") to the reason why it is not known.
+    """
+
+    driver_version: str | None = None
+    driver_cuda: str | None = None  # highest CUDA that the driver supports, "12.2"
+    gpus: tuple[Gpu, ...] = ()
+    hostname: str | None = None
+    os: str | None = None
+    architecture: str | None = None
+    glibc: str | None = None
+    python: str | None = None
+    cpu_name: str | None = None
+    cpu_cores: int | None = None
+    ram_total_mib: int | None = None
+    ram_free_mib: int | None = None
+    disks: tuple[Disk, ...] = ()
+    docker: Docker | None = None
+    unknown: dict[str, Text] = {}
+
+
+# --- what there is: the model -------------------------------------------------------------------------------------
+
+
+class Tokenizer(Frozen):
+    """What the tokenizer's files say. None: the file does not say."""
+
+    kind: str | None = None
+    vocab_size: int | None = None
+    chat_template: bool | None = None
+    eos_token_ids: tuple[int, ...] = ()
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    remote_code: bool = False
+
+
+class Model(Frozen):
+    """A model as its config.json and safetensors headers describe it, never its name.
+
+    Counts are numbers of parameters or units; `weights_mib` is the size of the weight files on disk or on the hub.
+    """
+
+    source: ModelSource
+    architecture: str
+    model_type: str
+    encoder_decoder: bool = False
+    parameters: int | None = None
+    layers: int | None = None
+    hidden_size: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    head_size: int | None = None
+    intermediate_size: int | None = None
+    vocab_size: int | None = None
+    context: int | None = None
+    sliding_window: int | None = None
+    dtype: str | None = None
+    quantisation: str | None = None
+    tied_embeddings: bool | None = None
+    tokenizer: Tokenizer = Tokenizer()
+    weight_format: Literal["safetensors", "pickle", "none"] = "none"
+    weight_files: tuple[str, ...] = ()
+    weights_mib: int | None = None
+    remote_code: bool = False
+    facts: dict[str, int | float | str | bool] = {}  # facts of one family that one engine asks for, such as d_ff
+    notes: tuple[Text, ...] = ()
+
+
+# --- what is wanted -----------------------------------------------------------------------------------------------
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+
+
+def _no_control_characters(words: str) -> str:
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in words):
+        raise refusal(
+            "This text holds a control character. Write it without line breaks and tabs.",
+            "文本含控制字符，去掉换行与制表符。",
+        )
+    return words
+
+
+PathText = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_control_characters)]
+
+
+class ModelSource(Frozen):
+    """Where the model comes from: the demo model, a folder, or a hub id with its revision."""
+
+    kind: Literal["demo", "folder", "huggingface", "modelscope"]
+    id: PathText = "demo"
+    revision: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind in ("huggingface", "modelscope") and (not _HUB_ID.fullmatch(self.id) or ".." in self.id):
+            raise refusal(
+                f"“{self.id}” is not a hub id. Write it as owner/name, such as Qwen/Qwen3-0.6B.",
+                f"“{self.id}”不是模型 ID，写法为 所有者/名称，例如 Qwen/Qwen3-0.6B。",
+            )
+        if self.revision is not None and (not _REVISION.fullmatch(self.revision) or ".." in self.revision):
+            raise refusal(
+                f"“{self.revision}” is not a revision. Write a branch, tag or commit, such as main.",
+                f"“{self.revision}”不是修订版本，写分支、标签或提交，例如 main。",
+            )
+        return self
+
+
+class Limits(Frozen):
+    """What one server takes on. Tokens and requests."""
+
+    concurrent: int = Field(default=16, ge=1, le=256)  # chats decoded together
+    context: int | None = Field(default=None, ge=16, le=1_048_576)  # input + output, None: the model's own
+    new_tokens: int = Field(default=1024, ge=1, le=1_048_576)  # the most that one answer may have
+    queue: int = Field(default=64, ge=0, le=100_000)
+    queue_timeout_s: int = Field(default=60, ge=1, le=86_400)
+
+
+class Ports(Frozen):
+    """Ports to listen on. None: free ones are chosen at launch and shown."""
+
+    http: int | None = Field(default=None, ge=1, le=65535)
+    grpc: int | None = Field(default=None, ge=1, le=65535)
+    metrics: int | None = Field(default=None, ge=1, le=65535)
+
+
+EngineName = Literal["transformers", "fastertransformer", "tensorrt_llm", "vllm"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"]
+
+
+class Spec(Frozen):
+    """One deployment as a person wants it. Everything has a default but the model."""
+
+    model: ModelSource
+    name: str = "demo"
+    engine: EngineName = "transformers"
+    target: Literal["local", "docker"] = "local"
+    precision: Precision = "auto"
+    gpus: tuple[int, ...] | None = None  # None: what the engine chooses; (): CPU
+    limits: Limits = Limits()
+    template: Literal["auto", "raw"] = "auto"
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    bind: Literal["127.0.0.1", "0.0.0.0"] = "127.0.0.1"  # noqa: S104  loopback unless a person asks
+    ports: Ports = Ports()
+    image: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not _NAME.fullmatch(self.name):
+            raise refusal(
+                "A name has 1 to 48 small letters, digits and hyphens, such as my-llama.",
+                "名称由 1 到 48 个小写字母、数字和连字符组成，例如 my-llama。",
+                "name",
+            )
+        if self.gpus is not None and len(set(self.gpus)) != len(self.gpus):
+            raise refusal(
+                "One GPU is named twice. Name each index once.", "同一 GPU 出现两次，每个序号只写一次。", "gpus"
+            )
+        return self
+
+
+# --- what is said -------------------------------------------------------------------------------------------------
+
+
+class Message(Frozen):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Sampling(Frozen):
+    """How the answer is drawn. temperature 0 is greedy. None leaves the engine's own default."""
+
+    max_tokens: int | None = Field(default=None, ge=1, le=1_048_576)
+    temperature: float | None = Field(default=None, ge=0.0, le=100.0)
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
+    top_k: int | None = Field(default=None, ge=0, le=1_000_000)
+    repetition_penalty: float | None = Field(default=None, gt=0.0, le=100.0)
+    seed: int | None = Field(default=None, ge=0, lt=2**64)
+    stop: tuple[str, ...] = ()
+
+
+class Chat(Frozen):
+    """A conversation to be answered, or a raw prompt to be continued (`prompt` wins nothing: exactly one is given)."""
+
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None
+    sampling: Sampling = Sampling()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if bool(self.messages) == (self.prompt is not None):
+            raise refusal("Give either messages or a prompt.", "请给出 messages 或 prompt 其中之一。", "messages")
+        return self
+
+
+class Tensor(Frozen):
+    """One tensor of a request or a response: Triton's datatype name, shape, and the values in row-major order."""
+
+    name: str
+    datatype: str  # BYTES, INT32, UINT64, FP32, BOOL …
+    shape: tuple[int, ...]
+    values: tuple[str | bytes | int | float | bool, ...]
+
+
+class Piece(Frozen):
+    """A part of an answer: new text, and with the last one why it ended and what it counted."""
+
+    text: str = ""
+    finish: Literal["stop", "length", "cancelled"] | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class Endpoint(Frozen):
+    """Where a running server listens, and the model to talk to."""
+
+    host: str = "127.0.0.1"
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    model: str
+
+    @property
+    def http(self) -> str:
+        return f"http://{self.host}:{self.http_port}"
+
+    @property
+    def grpc(self) -> str:
+        return f"{self.host}:{self.grpc_port}"
+
+
+Model.model_rebuild()

@@ -114,9 +114,10 @@ class Hardware(Frozen):
 class Tokenizer(Frozen):
     """What the tokenizer's files say. None: the file does not say."""
 
-    kind: str | None = None
+    kind: str | None = None  # tokenizer.json's model ("BPE", "Unigram") or the class that tokenizer_config.json names
     vocab_size: int | None = None
     chat_template: bool | None = None
+    eos_token: str | None = None  # None where tokenizer_config.json names none, as with Qwen's first generation
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
     bos_token_id: int | None = None
@@ -127,6 +128,8 @@ class Model(Frozen):
     """A model as its config.json and safetensors headers describe it, never its name.
 
     Counts are numbers of parameters or units; `weights_mib` is the size of the weight files on disk or on the hub.
+    `layers` of an encoder-decoder are the decoder's. `context` counts rope scaling in; None: no limit of its own.
+    `dtype` and `quantisation` are short names: fp32, fp16, bf16, fp8; gptq, awq, bitsandbytes, fp8.
     """
 
     source: ModelSource
@@ -134,6 +137,7 @@ class Model(Frozen):
     model_type: str
     encoder_decoder: bool = False
     parameters: int | None = None
+    parameters_from: Literal["headers", "hub", "index", "config"] | None = None  # all exact but "index" and "config"
     layers: int | None = None
     hidden_size: int | None = None
     heads: int | None = None
@@ -248,6 +252,12 @@ class Spec(Frozen):
                 "One GPU is named twice. Name each index once.", "同一 GPU 出现两次，每个序号只写一次。", "gpus"
             )
         return self
+
+
+class Sources(Frozen):
+    """Where things are fetched from, besides what each tool's own settings say. They hold no secret."""
+
+    torch_index: str | None = None  # an index or folder with CPU builds of PyTorch
 
 
 # --- what is said -------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 Places on the machine that carries a plan out are named, not spelled: `{home}` the data folder, `{runtime}` the embedded
 runtime, `{models}` downloaded models, `{run}` this run's own folder, `{assets}` the files that come with Slipway,
-`{python}` the interpreter that runs the panel, `{port.http}` `{port.grpc}` `{port.metrics}` the ports of the service.
+`{python}` the interpreter that runs the panel, `{port.http}` `{port.grpc}` `{port.metrics}` the ports of the service,
+`{bind}` the address that it listens on, `{lock}` a word that nobody keeps: it closes endpoints that nobody needs.
 A target puts its own paths in (`fill`), so the same plan serves a laptop, a container and an exported script.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
@@ -20,7 +21,9 @@ from backends.errors import BadInput
 from backends.spec import Chat, Frozen, Spec
 from backends.text import Text
 
-PLACES = ("home", "runtime", "models", "run", "assets", "python", "port.http", "port.grpc", "port.metrics", "bind")
+PLACES = (
+    "home", "runtime", "models", "run", "assets", "python", "port.http", "port.grpc", "port.metrics", "bind", "lock",
+)  # fmt: skip
 _PLACE = re.compile(r"\{([a-z.]+)\}")
 
 
@@ -42,6 +45,7 @@ class _Step(Frozen):
     why: Text | None = None
     forecast: Forecast = Forecast()
     inputs: dict[str, str] = {}
+    needs: tuple[str, ...] = ()  # ids of the steps whose results this one builds on: its fingerprint holds theirs
     outputs: tuple[str, ...] = ()
     shared: bool = False  # the result serves other runs too: found again by fingerprint, made by one run at a time
 
@@ -74,7 +78,6 @@ class Task(_Step):
     cwd: str | None = None
     env: dict[str, str] = {}
     pass_env: tuple[str, ...] = ()  # variables taken from the person's environment if set; may hold secrets
-    progress: str | None = None  # name of a reader of progress lines (see backends.progress)
     stall_s: float = 900.0
 
 
@@ -83,7 +86,7 @@ class FetchSource(_Step):
 
     kind: Literal["fetch"] = "fetch"
     origin: Literal["huggingface", "modelscope", "git"]
-    id: str
+    source: str
     revision: str | None = None
     folder: str
     patterns: tuple[str, ...] = ()
@@ -163,13 +166,24 @@ def digest(value: Frozen) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def fingerprint(step: Step) -> str:
-    """Digest of what the step's result depends on: its own doing, not its words or its forecast.
+def fingerprints(steps: Iterable[Step], asset_digest: Callable[[str], str]) -> dict[str, str]:
+    """For each step id a digest of what the step's result depends on: its own doing, the assets that it copies, and the
+    steps that it needs; not its words and not its forecast.
 
-    Pass a step whose places are filled: the same command into another folder is another result.
+    Pass steps whose places are filled: the same command into another folder is another result. `asset_digest` gives the
+    digest of an asset's content by its name.
     """
-    told = step.model_copy(update={"title": Text(en="-", zh="-"), "why": None, "forecast": Forecast()})
-    return digest(told)[:32]
+    found: dict[str, str] = {}
+    for step in steps:
+        told = step.model_copy(update={"title": _UNSAID, "why": None, "forecast": Forecast()})
+        parts = [digest(told), *(found[needed] for needed in step.needs)]
+        if isinstance(step, WriteFiles):
+            parts += [asset_digest(file.asset) for file in step.files if file.asset is not None]
+        found[step.id] = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
+    return found
+
+
+_UNSAID = Text(en="-", zh="-")
 
 
 def fill(text: str, places: Mapping[str, str]) -> str:

@@ -1,0 +1,484 @@
+"""The command line: the second front end on the same control. Does not import gradio.
+
+Exit status: 0 well, 1 an unexpected error, 2 bad input, 3 cannot be done here, 4 not found, 5 held by somebody else,
+6 a step or the server failed, 7 unreachable, 8 stopped as asked, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.asking import in_step
+from app.control import DEMO, Control
+from backends.errors import BadInput, SlipwayError, StepFailed
+from backends.events import Kind
+from backends.reading import read, read_json
+from backends.runs import Run, State
+from backends.spec import Chat, Hardware, Message, ModelSource, Sampling, Spec
+from backends.steps import Plan
+from backends.text import Language, Text
+
+MakeControl = Callable[[Mapping[str, object]], Control]
+
+
+def main(argv: Sequence[str], make_control: MakeControl) -> int:
+    """Reads the command line and does what it says. Errors go to standard error, in words."""
+    arguments = _parser().parse_args(argv)
+    language = _language(arguments)
+    try:
+        return int(arguments.do(arguments, make_control, language))
+    except SlipwayError as error:
+        if getattr(arguments, "json", False):
+            _print_json(_error(error, language))
+        print(f"slipway: {error.of(language)}", file=sys.stderr)
+        if isinstance(error, StepFailed):
+            print("\n".join(error.last_lines[-20:]), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+def _panel(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
+    control = make_control({"home": arguments.home, "host": arguments.host, "port": arguments.port})
+    from app.web import serve  # late: only the panel needs gradio
+
+    control.recover()
+    if arguments.demo:
+        started = control.start(DEMO)
+        print(_say(language, _DEMO_STARTED if started.created else _DEMO_THERE), flush=True)
+        if started.created:
+            print(_downloads(started.run.plan, language), flush=True)
+    return serve(control, control.settings)
+
+
+def _setup(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
+    control = make_control({"home": arguments.home})
+    plan = control.setup_plan()
+    print(_downloads(plan, language), flush=True)
+    started = control.start_plan(plan)
+    return _follow_run(control, started.run.id, language, as_json=arguments.json)
+
+
+def _detect(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
+    hardware = make_control({"home": arguments.home}).detect(refresh=True)
+    if arguments.json:
+        _print_json(hardware)
+    else:
+        print(_hardware_words(hardware, language))
+    return 0
+
+
+def _plan(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
+    control = make_control({"home": arguments.home})
+    plan = control.plan(_spec(arguments), _hardware(arguments))
+    if arguments.sh:
+        print(control.script(plan), end="")
+    elif arguments.json:
+        _print_json(plan)
+    else:
+        print(_plan_words(plan, language))
+    return 0
+
+
+def _deploy(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
+    control = make_control({"home": arguments.home})
+    started = control.start(_spec(arguments))
+    run = started.run
+    if not arguments.follow:
+        if arguments.json:
+            _print_json({"run": run.id, "created": started.created, "state": run.state.value})
+        else:
+            words = _STARTED if started.created else _ALREADY
+            print(_say(language, words).format(run=run.id))
+        return 0
+    if started.created and not arguments.json:
+        print(_downloads(run.plan, language), flush=True)
+    return _follow_run(control, run.id, language, as_json=arguments.json)
+
+
+def _resume(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
+    control = make_control({"home": arguments.home})
+    run = control.resume(control.find(arguments.run).id)
+    if arguments.follow:
+        return _follow_run(control, run.id, language, as_json=arguments.json)
+    if arguments.json:
+        _print_json({"run": run.id, "state": run.state.value})
+    else:
+        print(_say(language, _STARTED).format(run=run.id))
+    return 0
+
+
+def _follow(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
+    control = make_control({"home": arguments.home})
+    control.recover()
+    return _follow_run(control, control.find(arguments.run).id, language, as_json=arguments.json)
+
+
+def _logs(arguments: argparse.Namespace, make_control: MakeControl, _language: Language) -> int:
+    control = make_control({"home": arguments.home})
+    run = control.find(arguments.run)
+    for step in run.plan.steps:
+        if arguments.step not in (None, step.id):
+            continue
+        cursor = 0
+        while True:
+            page = control.log(run.id, step.id, cursor)
+            if page.lines and arguments.json:
+                _print_json({"step": step.id, "lines": page.lines, "cursor": page.cursor})
+            elif page.lines:
+                print("\n".join(page.lines))
+            if page.cursor == cursor:
+                break
+            cursor = page.cursor
+    if arguments.step is not None:
+        control.log_path(run.id, arguments.step)  # refuses a step that is not there
+    return 0
+
+
+def _list(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
+    control = make_control({"home": arguments.home})
+    control.recover()
+    runs = control.open_runs()
+    if arguments.json:
+        _print_json([_run_json(run) for run in runs])
+    else:
+        for run in runs:
+            where = run.endpoint.http if run.endpoint and run.state is State.SERVING else "–"
+            print(f"{run.id:<28} {run.state:<10} {run.spec.engine:<16} {where:<26} {run.spec.model.id}")
+        if not runs:
+            print(_say(language, _NOTHING_OPEN))
+    return 0
+
+
+def _stop(arguments: argparse.Namespace, make_control: MakeControl, _language: Language) -> int:
+    control = make_control({"home": arguments.home})
+    run = control.stop(control.find(arguments.run).id)
+    while run.state.is_open():
+        run = control.wait(run.id, timeout_s=60)
+        if run.state is State.SERVING:
+            run = control.run(run.id)
+    if arguments.json:
+        _print_json({"run": run.id, "state": run.state.value})
+    else:
+        print(f"{run.id}: {run.state}")
+    return 0
+
+
+def _chat(arguments: argparse.Namespace, make_control: MakeControl, _language: Language) -> int:
+    control = make_control({"home": arguments.home})
+    run = control.find(arguments.run)
+    sampling = {
+        name: value
+        for name in ("max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
+        if (value := getattr(arguments, name)) is not None
+    }
+    drawn = read(Sampling, sampling | {"stop": arguments.stop or []}, "chat")
+    if not arguments.message.strip():
+        raise BadInput(
+            "message",
+            Text(en="message: there is nothing to answer.", zh="message：没有内容可回答。"),
+            Text(en="Write a question after --message.", zh="请在 --message 之后写上问题。"),
+        )
+    if arguments.raw:
+        chat = Chat(prompt=arguments.message, sampling=drawn)
+    else:
+        system = [Message(role="system", content=arguments.system)] if arguments.system else []
+        chat = Chat(messages=(*system, Message(role="user", content=arguments.message)), sampling=drawn)
+    for piece in in_step(control.chat(run.id, chat)):
+        if arguments.json:
+            _print_json(piece)
+        else:
+            print(piece.text, end="", flush=True)
+    if not arguments.json:
+        print()
+    return 0
+
+
+def _history(arguments: argparse.Namespace, make_control: MakeControl, _language: Language) -> int:
+    control = make_control({"home": arguments.home})
+    control.recover()
+    if arguments.run:
+        run = control.find(arguments.run)
+        told = _run_json(run) | {
+            "spec": run.spec.model_dump(mode="json"),
+            "plan": run.plan.model_dump(mode="json"),
+            "steps": [view.model_dump(mode="json") for view in control.steps(run.id)],
+        }
+        _print_json(told)
+        return 0
+    rows = control.runs(query=arguments.query, limit=arguments.limit)
+    if arguments.json:
+        _print_json([row.model_dump(mode="json") for row in rows])
+    else:
+        for row in rows:
+            print(f"{row.created_at:%Y-%m-%d %H:%M}  {row.id:<28} {row.state:<10} {row.engine:<16} {row.model}")
+    return 0
+
+
+def _work(arguments: argparse.Namespace, make_control: MakeControl, _language: Language) -> int:
+    control = make_control({"home": arguments.home})
+    state = control.work(arguments.run, arguments.lock_fd)
+    return 0 if state in (State.DONE, State.STOPPED) else StepFailed.exit_code
+
+
+# --- following --------------------------------------------------------------------------------------------------------
+
+
+def _follow_run(control: Control, run_id: str, language: Language, *, as_json: bool) -> int:
+    """Prints what happens until the run serves or is over. An interrupt ends the following, not the run."""
+    import time
+
+    seq = 0
+    titles = {step.id: step.title.of(language) for step in control.run(run_id).plan.steps}
+    while True:
+        run = control.run(run_id)
+        for event in control.events(run_id, seq):
+            seq = event.seq
+            if as_json:
+                _print_json(event)
+            elif event.kind is not Kind.PROGRESS or event.text is not None:
+                at = event.at.astimezone() if event.at else None
+                words = "" if event.text is None else f": {event.text.of(language)}"
+                print(f"{at:%H:%M:%S}  {event.kind:<8} {titles.get(event.step or '', '')}{words}", flush=True)
+        if run.state is State.SERVING or not run.state.is_open():
+            break
+        time.sleep(0.1)
+    if as_json:
+        _print_json(_run_json(run))
+    elif run.state is State.SERVING and run.endpoint:
+        print(_say(language, _SERVING).format(run=run.id, http=run.endpoint.http, answer=run.answer or ""))
+    if run.trouble is not None:
+        failed = StepFailed(run.trouble.message, run.trouble.hint, last_lines=run.trouble.last_lines)
+        print(f"slipway: {failed.of(language)}", file=sys.stderr)
+        print("\n".join(failed.last_lines[-20:]), file=sys.stderr)
+    return {State.SERVING: 0, State.DONE: 0, State.STOPPED: 8}.get(run.state, StepFailed.exit_code)
+
+
+# --- what is given ----------------------------------------------------------------------------------------------------
+
+
+def _spec(arguments: argparse.Namespace) -> Spec:
+    """The spec that the command line names: the demo, a file, or a model with defaults."""
+    given = [bool(arguments.demo), arguments.spec is not None, arguments.model is not None]
+    if sum(given) != 1:
+        raise BadInput(
+            "spec",
+            Text(en="Name one thing to deploy.", zh="请指定一个部署对象。"),
+            Text(
+                en="Give --demo, a spec file (SPEC.json), or --model with a folder or hub id.",
+                zh="可用 --demo、spec 文件（SPEC.json），或 --model 加目录或模型 ID。",
+            ),
+        )
+    if arguments.spec is not None:
+        spec = read_json(Spec, _file(arguments.spec, "spec"), "spec")
+    elif arguments.demo:
+        spec = DEMO
+    else:
+        folder = Path(arguments.model).expanduser()
+        kind = "folder" if folder.is_dir() or arguments.model.startswith((".", "/", "~")) else "huggingface"
+        source = read(
+            ModelSource, {"kind": kind, "id": str(folder.absolute()) if kind == "folder" else arguments.model}
+        )
+        spec = Spec(model=source, name=_name_of(arguments.model))
+    changes = {"name": arguments.name} if arguments.name else {}
+    return read(Spec, spec.model_dump() | changes, "spec")
+
+
+def _name_of(model: str) -> str:
+    letters = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in Path(model).name.lower())
+    return "-".join(part for part in letters.split("-") if part)[:48].strip("-") or "model"
+
+
+def _hardware(arguments: argparse.Namespace) -> Hardware | None:
+    if arguments.hardware is None:
+        return None
+    return read_json(Hardware, _file(arguments.hardware, "hardware"), "hardware")
+
+
+def _file(path: str, field: str) -> bytes:
+    if path == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        why = error.strerror
+        raise BadInput(
+            field,
+            Text(en=f"{field}: {path} cannot be read: {why}.", zh=f"{field}：无法读取 {path}：{why}。"),
+        ) from None
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+_DEMO_STARTED = Text(en="The demo deployment is launching.", zh="演示部署正在启动。")
+_DEMO_THERE = Text(en="The demo deployment is there already.", zh="演示部署已存在。")
+_STARTED = Text(en="Started {run}. Follow it: slipway follow {run}", zh="已启动 {run}。查看进度：slipway follow {run}")
+_ALREADY = Text(en="{run} is open already: the same deployment.", zh="{run} 已在进行中，是同一个部署。")
+_NOTHING_OPEN = Text(en="Nothing runs.", zh="没有正在运行的部署。")
+_SERVING = Text(
+    en="\n{run} serves on {http}. It answered:\n{answer}\n\nTalk to it: slipway chat {run} --message TEXT",
+    zh="\n{run} 正在 {http} 提供服务，首个回答：\n{answer}\n\n开始对话：slipway chat {run} --message 文本",
+)
+
+
+def _say(language: Language, words: Text) -> str:
+    return words.of(language)
+
+
+def _downloads(plan: Plan, language: Language) -> str:
+    """What a plan will download and use, at most: steps already done cost nothing."""
+    download = sum(step.forecast.download_mib or 0 for step in plan.steps)
+    disk = sum(step.forecast.disk_mib or 0 for step in plan.steps)
+    return Text(
+        en=f"It downloads about {download:,} MiB and uses about {disk:,} MiB of disk, once; what is there is kept.",
+        zh=f"首次约下载 {download:,} MiB，占用磁盘约 {disk:,} MiB；已有的部分不会重复。",
+    ).of(language)
+
+
+def _plan_words(plan: Plan, language: Language) -> str:
+    from backends.script import command
+
+    lines = [f"{plan.spec.name} · {plan.spec.engine} · {plan.spec.target}", _downloads(plan, language), ""]
+    lines += [f"! {note.of(language)}" for note in plan.notes]
+    for number, step in enumerate(plan.steps, 1):
+        lines.append(f"{number:>2}. {step.title.of(language)}")
+        argv = getattr(step, "argv", None)
+        if argv:
+            lines.append("      " + command(argv).replace("\n", "\n      "))
+        for file in getattr(step, "files", ()):
+            lines.append(f"      {step.folder}/{file.path}")
+    return "\n".join(lines)
+
+
+def _hardware_words(hardware: Hardware, language: Language) -> str:
+    """The machine, a line a fact; what is not known says why."""
+
+    def walk(value: Any, path: str) -> list[str]:
+        if isinstance(value, dict):
+            return [line for key, part in value.items() for line in walk(part, f"{path}.{key}" if path else key)]
+        if isinstance(value, list):
+            return [line for key, part in enumerate(value) for line in walk(part, f"{path}.{key}")]
+        why = hardware.unknown.get(path)
+        shown = "–" if value is None else str(value)
+        return [f"{path:<28} {shown}" + (f"  ({why.of(language)})" if why else "")]
+
+    facts = hardware.model_dump(mode="json", exclude={"unknown"}, exclude_none=False)
+    docker = facts.pop("docker", None) or {}
+    why = hardware.docker.why if hardware.docker else None
+    docker.pop("why", None)
+    lines = walk(facts, "") + walk({"docker": docker}, "")
+    named = {line.split(" ", 1)[0] for line in lines}
+    lines += [f"{path:<28} – ({why_.of(language)})" for path, why_ in hardware.unknown.items() if path not in named]
+    if why is not None:
+        lines.append(f"{'docker.why':<28} {why.of(language)}")
+    return "\n".join(lines)
+
+
+def _run_json(run: Run) -> dict[str, Any]:
+    told = run.model_dump(mode="json", exclude={"spec", "plan"})
+    return told | {"engine": run.spec.engine, "model": run.spec.model.id}
+
+
+def _error(error: SlipwayError, language: Language) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "error": type(error).__name__,
+        "message": error.message.of(language),
+        "hint": error.hint.of(language) if error.hint else None,
+        "field": error.field,
+    }
+    reasons = getattr(error, "reasons", ())
+    if reasons:
+        told["reasons"] = [reason.of(language) for reason in reasons]
+    return told
+
+
+def _print_json(value: object) -> None:
+    if isinstance(value, BaseModel):
+        print(value.model_dump_json(), flush=True)
+    else:
+        print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+
+
+def _language(arguments: argparse.Namespace) -> Language:
+    told = (
+        arguments.language or os.environ.get("SLIPWAY_LANGUAGE") or os.environ.get("LC_ALL") or os.environ.get("LANG")
+    )
+    return "zh" if (told or "").lower().startswith("zh") else "en"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="slipway", description="Launches language models on NVIDIA Triton.")
+    parser.add_argument("--home", help="data folder (SLIPWAY_HOME)")
+    parser.add_argument("--language", choices=("en", "zh"), help="language of the words (SLIPWAY_LANGUAGE)")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, do: Any, text: str | None) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text, description=text) if text else commands.add_parser(name)
+        one.add_argument("--json", action="store_true", help="print JSON")
+        one.set_defaults(do=do)
+        return one
+
+    def what(one: argparse.ArgumentParser) -> None:
+        one.add_argument("spec", nargs="?", metavar="SPEC.json", help="a spec file; - for standard input")
+        one.add_argument("--demo", action="store_true", help="the demo model on the embedded engine")
+        one.add_argument("--model", help="a model folder or hub id, everything else by default")
+        one.add_argument("--name", help="name of the deployment")
+
+    panel = command("panel", _panel, "start the panel")
+    panel.add_argument("--host", help="address to listen on (127.0.0.1)")
+    panel.add_argument("--port", help="port to listen on (7860)")
+    panel.add_argument("--demo", action="store_true", help="launch the demo deployment too")
+    command("setup", _setup, "install the embedded runtime without starting anything")
+    command("detect", _detect, "show what this machine has")
+    plan = command("plan", _plan, "show what a deployment would do")
+    what(plan)
+    plan.add_argument("--hardware", metavar="FILE", help="plan for the machine of that JSON (of `detect --json`)")
+    plan.add_argument("--sh", action="store_true", help="print a script that does the same by hand")
+    deploy = command("deploy", _deploy, "start a deployment")
+    what(deploy)
+    deploy.add_argument("--follow", action="store_true", help="show what happens until it serves")
+    resume = command("resume", _resume, "go on with a deployment that failed, was stopped or lost")
+    resume.add_argument("run", metavar="RUN")
+    resume.add_argument("--follow", action="store_true", help="show what happens until it serves")
+    follow = command("follow", _follow, "show what happens in a run until it serves or is over")
+    follow.add_argument("run", metavar="RUN", help="id or name of a run")
+    logs = command("logs", _logs, "print the logs of a run")
+    logs.add_argument("run", metavar="RUN")
+    logs.add_argument("--step", help="only this step")
+    command("list", _list, "list what runs")
+    stop = command("stop", _stop, "stop a run")
+    stop.add_argument("run", metavar="RUN")
+    chat = command("chat", _chat, "ask a running server")
+    chat.add_argument("run", metavar="RUN")
+    chat.add_argument("--message", required=True)
+    chat.add_argument("--system", help="system prompt")
+    chat.add_argument("--raw", action="store_true", help="send the message as a raw prompt")
+    chat.add_argument("--max-tokens", type=int)
+    chat.add_argument("--temperature", type=float)
+    chat.add_argument("--top-p", type=float)
+    chat.add_argument("--top-k", type=int)
+    chat.add_argument("--repetition-penalty", type=float)
+    chat.add_argument("--seed", type=int)
+    chat.add_argument("--stop", action="append", help="end the answer before this text; may be repeated")
+    history = command("history", _history, "list what was deployed")
+    history.add_argument("run", metavar="RUN", nargs="?", help="show one run whole, as JSON")
+    history.add_argument("--query", default="", help="part of a name, model or engine")
+    history.add_argument("--limit", type=int, default=50)
+    work = command("work", _work, None)
+    work.add_argument("run")
+    work.add_argument("--lock-fd", type=int)
+    return parser

@@ -1,0 +1,356 @@
+"""The use cases, as methods that return values. Both front ends, the page and the command line, use only this.
+
+Nothing is remembered here: what was done is in the store, what runs is asked of the target. So any number of panels and
+terminals may work on one data folder at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from app.jobs import RunFolder, Worker, hold
+from app.settings import ASSETS, PROJECT, Settings
+from backends import client, logs, recipes
+from backends import script as scripts
+from backends.errors import BadInput, Conflict, NotFound, SlipwayError
+from backends.events import Event, Kind
+from backends.probes import hardware as hardware_probe
+from backends.probes import model as model_probe
+from backends.runs import OPEN, LogPage, Run, State, StepView, Summary, Trouble, standings
+from backends.spec import Chat, Endpoint, Frozen, Hardware, Model, ModelSource, Piece, Sources, Spec
+from backends.steps import Plan, digest
+from backends.targets.base import Target
+from backends.text import Text
+from storage.store import Store
+
+HARDWARE_FRESH_S = 20.0
+DEMO = Spec(model=ModelSource(kind="demo"), name="demo")
+
+
+class Started(Frozen):
+    """What a start came to. `created` is False where the same deployment was open already: it is shown instead."""
+
+    run: Run
+    created: bool
+
+
+class Control:
+    """The use cases over one data folder."""
+
+    def __init__(self, settings: Settings, store: Store, target: Target) -> None:
+        self.settings = settings
+        self._store = store
+        self._target = target
+        self._hardware: tuple[float, Hardware] | None = None
+        self._looking = threading.Lock()
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    def detect(self, refresh: bool = False) -> Hardware:
+        """This machine. Kept for some seconds, since every page asks; `refresh` looks again."""
+        with self._looking:
+            kept = self._hardware
+            if kept is None or refresh or time.monotonic() - kept[0] > HARDWARE_FRESH_S:
+                kept = (time.monotonic(), hardware_probe.detect(self.settings.home))
+                self._hardware = kept
+            return kept[1]
+
+    def inspect(self, source: ModelSource) -> Model:
+        """The model's facts. Raises BadInput, NotFound, Unreachable."""
+        return model_probe.inspect(source, allowed_roots=self.settings.model_roots, demo_folder=ASSETS / "demo_model")
+
+    # --- planning -------------------------------------------------------------------------------------------------
+
+    def plan(self, spec: Spec, hardware: Hardware | None = None) -> Plan:
+        """What would be done. Raises CannotDo with every reason, BadInput."""
+        model = self.inspect(spec.model)
+        spec = spec.model_copy(update={"model": model.source})
+        return recipes.plan(spec, hardware or self.detect(), model, self.sources)
+
+    def setup_plan(self) -> Plan:
+        """Only the steps that make the embedded runtime."""
+        plan = self.plan(DEMO)
+        steps = tuple(step for step in plan.steps if step.id.startswith("runtime-"))
+        return plan.model_copy(update={"spec": DEMO.model_copy(update={"name": "runtime"}), "steps": steps})
+
+    def script(self, plan: Plan) -> str:
+        """A shell script that does the same by hand."""
+        places = {"home": str(self.settings.home), "assets": str(ASSETS), "python": sys.executable}
+        return scripts.script(plan, places, lambda name: (ASSETS / name).read_text(encoding="utf-8"))
+
+    @property
+    def sources(self) -> Sources:
+        """Where things are fetched from."""
+        return Sources(torch_index=self.settings.torch_index)
+
+    # --- doing ----------------------------------------------------------------------------------------------------
+
+    def start(self, spec: Spec) -> Started:
+        """Plans and starts a deployment. Of two that start the same one, one wins and the other is shown it.
+
+        Raises Conflict where another deployment has the name, CannotDo, BadInput.
+        """
+        return self.start_plan(self.plan(spec))
+
+    def start_plan(self, plan: Plan) -> Started:
+        """Starts a plan as it is."""
+        self.recover()
+        spec = plan.spec
+        run_id = f"{spec.name}-{secrets.token_hex(3)}"
+        folder = RunFolder(self.settings.home, run_id)
+        folder.make()
+        held = hold(folder.lock)
+        if held is None:
+            raise RuntimeError(f"a new run's lock is held: {folder.lock}")
+        with held:
+            run = self._store.begin(run_id, plan)
+            if run is not None:
+                self._spawn(run_id, held)
+                return Started(run=run, created=True)
+        shutil.rmtree(folder.path)
+        other = self._store.open_run(spec.name)
+        if other is None:  # it ended just now
+            return self.start_plan(plan)
+        if digest(other.spec) != digest(spec):
+            raise Conflict(
+                Text(
+                    en=f"Another deployment named “{spec.name}” is {other.state}: {other.id}.",
+                    zh=f"名为“{spec.name}”的另一个部署正在进行：{other.id}。",
+                ),
+                Text(en="Choose another name, or stop that one first.", zh="换一个名称，或先停止它。"),
+                "name",
+            )
+        return Started(run=other, created=False)
+
+    def resume(self, run_id: str) -> Run:
+        """Another attempt at a run that failed, was stopped or lost; steps already done are skipped.
+
+        Raises NotFound, Conflict where it is open or its name is taken.
+        """
+        run = self._store.run(run_id)
+        plan = self.setup_plan() if run.plan.service is None else self.plan(run.spec)
+        folder = RunFolder(self.settings.home, run_id)
+        folder.make()
+        held = hold(folder.lock)
+        if held is not None:
+            with held:
+                if self._store.reopen(run_id, plan):
+                    self._spawn(run_id, held)
+                    return self._store.run(run_id)
+        raise Conflict(
+            Text(en=f"{run.name} is in use: {run.state}.", zh=f"{run.name} 正在使用中。"),
+            Text(en="`slipway list` shows what is open.", zh="`slipway list` 可查看进行中的部署。"),
+            "run",
+        )
+
+    def stop(self, run_id: str) -> Run:
+        """Asks a run to end; silent where it has ended. It is over within seconds: `wait` tells when."""
+        self._store.run(run_id)
+        self._store.ask_to_stop(run_id)
+        self._store.move(run_id, State.STOPPING, come_from=(State.QUEUED, State.RUNNING, State.SERVING))
+        held = hold(RunFolder(self.settings.home, run_id).lock)
+        if held is not None:  # no worker: nobody else would do it
+            with held:
+                self._target.stop(run_id)
+                self._store.move(run_id, State.STOPPED, come_from=OPEN)
+        return self._store.run(run_id)
+
+    def delete(self, run_id: str) -> None:
+        """Forgets a finished run, with its logs. Raises Conflict where it is open."""
+        run = self._store.run(run_id)
+        if run.state.is_open():
+            raise Conflict(
+                Text(en=f"{run.name} is still {run.state}.", zh=f"{run.name} 仍在进行中。"),
+                Text(en="Stop it first.", zh="请先停止它。"),
+                "run",
+            )
+        self._store.delete(run_id)
+        shutil.rmtree(RunFolder(self.settings.home, run_id).path, ignore_errors=True)
+
+    def recover(self) -> None:
+        """Looks after runs without a worker: a living server is adopted, anything else is ended and marked lost."""
+        for run in self._store.in_state(*OPEN):
+            folder = RunFolder(self.settings.home, run.id)
+            folder.make()
+            held = hold(folder.lock)
+            if held is None:
+                continue  # its worker lives
+            with held:
+                now = self._store.run(run.id)
+                if not now.state.is_open():
+                    continue
+                asked = self._store.stop_asked(run.id)
+                if self._target.find(run.id).service and not asked:
+                    self._spawn(run.id, held)
+                    continue
+                self._target.stop(run.id)
+                if asked:
+                    self._store.move(run.id, State.STOPPED, come_from=OPEN)
+                else:
+                    self._lose(now)
+
+    def work(self, run_id: str, lock_fd: int | None = None) -> State:
+        """What a worker process does. `lock_fd` is the run's lock, inherited from who started it."""
+        held: IO[bytes] | None
+        if lock_fd is not None:
+            held = os.fdopen(lock_fd, "ab")
+            os.set_inheritable(lock_fd, False)
+        else:
+            held = hold(RunFolder(self.settings.home, run_id).lock)
+        if held is None:
+            raise Conflict(Text(en="Another worker has this run.", zh="此部署已有工作进程。"), field="run")
+        with held:
+            return Worker(self._store, self._target, self.settings.home, ASSETS, run_id).work()
+
+    # --- following ------------------------------------------------------------------------------------------------
+
+    def run(self, run_id: str) -> Run:
+        """The run as it stands. Raises NotFound."""
+        return self._store.run(run_id)
+
+    def find(self, name_or_id: str) -> Run:
+        """The run of that id, or the newest of that name. Raises NotFound."""
+        try:
+            return self._store.run(name_or_id)
+        except NotFound:
+            for summary in self._store.runs(query=name_or_id, limit=200):
+                if summary.name == name_or_id:
+                    return self._store.run(summary.id)
+            raise
+
+    def steps(self, run_id: str) -> tuple[StepView, ...]:
+        """How each step of the run stands."""
+        return standings(self._store.run(run_id).plan, self._store.after(run_id))
+
+    def events(self, run_id: str, after: int = 0) -> tuple[Event, ...]:
+        """What happened behind the cursor."""
+        return self._store.after(run_id, after)
+
+    def log(self, run_id: str, step_id: str, cursor: int = 0, limit_bytes: int = 262_144) -> LogPage:
+        """A page of a step's log from a byte cursor on."""
+        path = self.log_path(run_id, step_id)
+        run = self._store.run(run_id)
+        standing = {view.id: view for view in standings(run.plan, self._store.after(run_id))}[step_id]
+        ended = not run.state.is_open() or (standing.finished_at is not None and step_id != _service_id(run))
+        return logs.read(path, cursor, limit_bytes, ended)
+
+    def log_path(self, run_id: str, step_id: str) -> Path:
+        """The log file of a step. Raises NotFound for a step that the run's plan does not have."""
+        run = self._store.run(run_id)
+        if step_id not in {step.id for step in run.plan.steps}:
+            raise NotFound(
+                Text(en=f"{run_id} has no step “{step_id}”.", zh=f"{run_id} 没有步骤“{step_id}”。"), field="step"
+            )
+        return RunFolder(self.settings.home, run_id).log(step_id)
+
+    def runs(
+        self,
+        query: str = "",
+        states: Iterable[State] = (),
+        limit: int = 50,
+        before: tuple[datetime, str] | None = None,
+    ) -> tuple[Summary, ...]:
+        """A page of the history, newest first."""
+        return self._store.runs(query, states, limit, before)
+
+    def count(self, query: str = "", states: Iterable[State] = ()) -> int:
+        """How many runs the filter finds."""
+        return self._store.count(query, states)
+
+    def open_runs(self) -> tuple[Run, ...]:
+        """Every run that is not over, oldest first."""
+        return self._store.in_state(*OPEN)
+
+    def serving(self) -> tuple[Run, ...]:
+        """Every run whose server answers."""
+        return self._store.in_state(State.SERVING)
+
+    def wait(self, run_id: str, timeout_s: float | None = None) -> Run:
+        """Waits until the run serves or is over."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            run = self._store.run(run_id)
+            if run.state is State.SERVING or not run.state.is_open():
+                return run
+            if deadline is not None and time.monotonic() > deadline:
+                return run
+            time.sleep(0.1)
+
+    # --- talking --------------------------------------------------------------------------------------------------
+
+    async def chat(self, run_id: str, chat: Chat) -> AsyncIterator[Piece]:
+        """Streams the answer of a running deployment. Closing the iterator ends the generation on the server.
+
+        Raises NotFound, Conflict where it does not serve, Unreachable, BadInput for what the model refuses.
+        """
+        run = self._store.run(run_id)
+        if run.state is not State.SERVING or run.endpoint is None:
+            raise Conflict(
+                Text(en=f"{run.name} is not running ({run.state}).", zh=f"{run.name} 未在运行。"),
+                Text(en="Deploy it again, or choose a running server.", zh="请重新部署，或选择正在运行的服务。"),
+                "run",
+            )
+        async with aclosing(talk(run.spec.engine, run.endpoint, chat)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    # --- within ---------------------------------------------------------------------------------------------------
+
+    def _spawn(self, run_id: str, held: IO[bytes]) -> None:
+        """Starts a worker process that takes over the held lock."""
+        os.set_inheritable(held.fileno(), True)
+        env = dict(os.environ) | {"SLIPWAY_HOME": str(self.settings.home)}
+        log = (RunFolder(self.settings.home, run_id).path / "worker.log").open("ab")
+        with log:
+            worker = subprocess.Popen(
+                (sys.executable, "-m", "app", "work", run_id, "--lock-fd", str(held.fileno())),
+                cwd=PROJECT,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(held.fileno(),),
+                start_new_session=True,
+            )
+        threading.Thread(target=worker.wait, daemon=True).start()  # so that an ended worker is no zombie
+
+    def _lose(self, run: Run) -> None:
+        text = Text(
+            en="Its worker ended without a word: killed, or the machine restarted. Nothing of it runs any more.",
+            zh="工作进程无声退出（被强制结束或机器重启），相关进程均已结束。",
+        )
+        hint = Text(en="Retry goes on behind the steps that are done.", zh="重试会从未完成的步骤继续。")
+        views = standings(run.plan, self._store.after(run.id))
+        now = next((view.id for view in views if view.standing == "now"), None)
+        self._store.append(run.id, [Event(step=now, kind=Kind.LOST, text=text, hint=hint)])
+        tail = logs.last_lines(RunFolder(self.settings.home, run.id).log(now)) if now else ()
+        trouble = Trouble(step=now, message=text, hint=hint, last_lines=tail)
+        self._store.move(run.id, State.LOST, come_from=OPEN, trouble=trouble)
+
+
+async def talk(engine: str, endpoint: Endpoint, chat: Chat) -> AsyncIterator[Piece]:
+    """A chat through the engine's tensors and the client."""
+    tensors = {str(name): one for name, one in recipes.TENSORS.items()}.get(engine)
+    if tensors is None:
+        raise BadInput("engine", Text(en=f"There is no engine “{engine}”.", zh=f"没有引擎“{engine}”。"))
+    async with aclosing(client.stream(endpoint, tensors.encode(chat), tensors.OUTPUTS)) as responses:
+        async for outputs in responses:
+            yield tensors.decode(outputs)
+
+
+def _service_id(run: Run) -> str | None:
+    return run.plan.service.id if run.plan.service else None
+
+
+__all__ = ["DEMO", "Control", "SlipwayError", "Started", "talk"]

@@ -1,0 +1,351 @@
+"""One worker for each run: plan x target -> events -> store.
+
+A worker is a process of its own. It outlives the page, the terminal and the panel, holds the run's lock as long as it
+lives (the kernel lets go of it at any death), carries the plan out step by step, and watches the server afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import signal
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from sqlalchemy.exc import OperationalError
+
+from backends.errors import SlipwayError, StepFailed, Stopped
+from backends.events import Event, Kind
+from backends.logs import last_lines
+from backends.runs import Run, State, Trouble
+from backends.spec import Endpoint
+from backends.steps import Plan, Service, Step, fill_step, fingerprints
+from backends.targets.base import Target, Work
+from backends.text import Text
+from storage.store import Store
+
+WATCH_S = 0.25
+PORT_TRIES = 3
+
+
+class RunFolder:
+    """What a run keeps on disk: its lock, its logs, its model repository."""
+
+    def __init__(self, home: Path, run_id: str) -> None:
+        self.path = home / "runs" / run_id
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "worker.lock"
+
+    def log(self, step_id: str) -> Path:
+        """The log of one step, for all attempts."""
+        return self.path / "logs" / f"{step_id}.log"
+
+    def make(self) -> None:
+        """Makes the folder; silent where it is there."""
+        self.log("-").parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def hold(lock: Path) -> IO[bytes] | None:
+    """Takes a lock that lives as long as the returned file, or as a child that inherits it. None: somebody has it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    file = lock.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+class Worker:
+    """Carries one run out. `asset_root` is the folder of the files that come with Slipway."""
+
+    def __init__(self, store: Store, target: Target, home: Path, asset_root: Path, run_id: str) -> None:
+        self._store = store
+        self._target = target
+        self._home = home
+        self._assets = asset_root
+        self._id = run_id
+        self._folder = RunFolder(home, run_id)
+        self._stop = threading.Event()
+        self._unsaid: list[Event] = []  # what the store could not take yet: locked, or the disk is full
+        self._looked = 0.0
+        self._noted: dict[str, float] = {}
+        self._current: str | None = None
+        self._answer: str | None = None
+
+    def work(self) -> State:
+        """Carries the run out to its end and returns the state it ends in. The caller holds the run's lock."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        run = self._store.run(self._id)
+        self._folder.make()
+        try:
+            adopted = run.state is State.SERVING and self._target.watch(self._id) is None
+            if not adopted:
+                self._move(State.RUNNING)
+                for attempt in range(1, PORT_TRIES + 1):
+                    try:
+                        self._carry_out(run, self._endpoint(run))
+                        break
+                    except StepFailed as failed:
+                        if attempt == PORT_TRIES or not _port_taken(failed, run):
+                            raise
+            if run.plan.service is None:
+                return self._end(State.DONE)
+            return self._watch()
+        except Stopped:
+            self._target.stop(self._id)
+            return self._end(State.STOPPED)
+        except StepFailed as failed:
+            self._target.stop(self._id)
+            return self._fail(failed, failed.exit_status, failed.last_lines)
+        except SlipwayError as failed:
+            self._target.stop(self._id)
+            return self._fail(failed)
+
+    # --- the steps ------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, run: Run, endpoint: Endpoint) -> None:
+        places = self._target.places(self._id, endpoint, run.spec.bind)
+        places["lock"] = os.urandom(16).hex()
+        steps = [fill_step(step, places) for step in run.plan.steps]
+        prints = fingerprints(steps, self._asset_digest)
+        for step in steps:
+            self._current = step.id
+            work = Work(
+                run=self._id,
+                folder=self._folder.path,
+                log=self._folder.log(step.id),
+                endpoint=endpoint,
+                places=places,
+                asked_to_stop=self._asked_to_stop,
+            )
+            with self._alone(step, prints[step.id]):
+                if self._is_done(step, prints[step.id]):
+                    self._say(step, Kind.SKIPPED, _SKIPPED)
+                    continue
+                self._one(step, work)
+                self._stamp(step, prints[step.id])
+
+    def _one(self, step: Step, work: Work) -> None:
+        started = time.monotonic()
+        self._say(step, Kind.STARTED)
+        work.log.touch()
+        try:
+            for event in self._target.carry_out(step, work):
+                self._tell([event])
+                if isinstance(step, Service) and event.kind is Kind.READY:
+                    self._noted["memory_mib"] = float(event.data.get("memory_mib", 0))
+                if "answer" in event.data:
+                    self._answered(event)
+        except Stopped:
+            self._say(step, Kind.STOPPED)
+            raise
+        except SlipwayError as failed:
+            self._tell([Event(step=step.id, kind=Kind.FAILED, text=failed.message, hint=failed.hint)])
+            raise
+        self._noted[f"{step.id}_s"] = round(time.monotonic() - started, 3)
+        self._say(step, Kind.DONE)
+
+    def _answered(self, event: Event) -> None:
+        self._noted["first_token_s"] = round(float(event.data["first_token_s"]), 4)
+        self._answer = str(event.data["answer"])
+
+    @contextlib.contextmanager
+    def _alone(self, step: Step, print_: str) -> Iterator[None]:
+        """A result that serves several runs is made by one of them; the others wait, and find it done."""
+        if not step.shared:
+            yield
+            return
+        held = hold(self._home / "locks" / f"{print_}.lock")
+        if held is None:
+            self._say(step, Kind.STARTED)
+            self._say(step, Kind.NOTE, _WAITING)
+        while held is None:
+            if self._asked_to_stop():
+                self._say(step, Kind.STOPPED)
+                raise Stopped
+            time.sleep(WATCH_S)
+            held = hold(self._home / "locks" / f"{print_}.lock")
+        with held:
+            yield
+
+    def _is_done(self, step: Step, print_: str) -> bool:
+        if step.kind in ("service", "ask"):
+            return False
+        stamp = self._home / "stamps" / print_
+        return stamp.exists() and all(Path(output).exists() for output in step.outputs)
+
+    def _stamp(self, step: Step, print_: str) -> None:
+        if step.kind in ("service", "ask"):
+            return
+        stamp = self._home / "stamps" / print_
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(f"{step.id} {self._id} {datetime.now(UTC).isoformat()}\n", encoding="utf-8")
+
+    def _asset_digest(self, name: str) -> str:
+        path = (self._assets / name).resolve()
+        if not path.is_relative_to(self._assets.resolve()):
+            return "outside"
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+
+    def _endpoint(self, run: Run) -> Endpoint:
+        """Where the server listens: the ports that the spec names, free ones for the others."""
+        known = run.endpoint if self._target.watch(self._id) is None else None
+        if known is not None:
+            return known
+        wanted = run.spec.ports
+        free = iter(_free_ports(3))
+        service = run.plan.service
+        endpoint = Endpoint(
+            http_port=wanted.http or next(free),
+            grpc_port=wanted.grpc or next(free),
+            metrics_port=wanted.metrics or next(free),
+            model=service.model if service else "",
+        )
+        self._move(State.RUNNING, endpoint=endpoint)
+        return endpoint
+
+    # --- the server -----------------------------------------------------------------------------------------------
+
+    def _watch(self) -> State:
+        """Stays with the server until it ends or a person asks."""
+        service = self._store.run(self._id).plan.service
+        if self._store.run(self._id).state is not State.SERVING:
+            self._move(State.SERVING, answer=self._answer, measured=self._noted)
+        self._current = service.id if service else None
+        while True:
+            status = self._target.watch(self._id)
+            if self._asked_to_stop():
+                raise Stopped
+            if status is not None:
+                log = self._folder.log(service.id if service else "serve")
+                raise StepFailed(
+                    _ENDED if status == -1 else _ended(status),
+                    _LOOK,
+                    exit_status=status,
+                    last_lines=last_lines(log),
+                )
+            self._flush()
+            self._stop.wait(WATCH_S)
+
+    # --- words ----------------------------------------------------------------------------------------------------
+
+    def _asked_to_stop(self) -> bool:
+        if self._stop.is_set():
+            return True
+        if time.monotonic() - self._looked > WATCH_S:
+            self._looked = time.monotonic()
+            with contextlib.suppress(OperationalError, sqlite3.OperationalError):
+                if self._store.stop_asked(self._id):
+                    self._stop.set()
+        return self._stop.is_set()
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop.set()
+
+    def _say(self, step: Step, kind: Kind, text: Text | None = None) -> None:
+        self._tell([Event(step=step.id, kind=kind, text=text)])
+
+    def _tell(self, events: Iterable[Event]) -> None:
+        self._unsaid += [event.model_copy(update={"at": datetime.now(UTC)}) for event in events]
+        self._flush()
+
+    def _flush(self) -> None:
+        """Gives the store what it has not heard; what it cannot take now is kept and told later."""
+        if self._unsaid:
+            with contextlib.suppress(OperationalError):
+                self._store.append(self._id, self._unsaid)
+                self._unsaid = []
+
+    def _move(
+        self,
+        to: State,
+        *,
+        endpoint: Endpoint | None = None,
+        trouble: Trouble | None = None,
+        answer: str | None = None,
+        measured: dict[str, float] | None = None,
+    ) -> None:
+        """Puts the run into a state, however long the store needs: the last word must not be lost."""
+        while True:
+            try:
+                self._flush()
+                # A run that a person has just asked to stop stays so until its worker has seen it.
+                come_from = (State.QUEUED, State.RUNNING, State.SERVING) if to.is_open() else None
+                self._store.move(
+                    self._id,
+                    to,
+                    come_from=come_from,
+                    endpoint=endpoint,
+                    trouble=trouble,
+                    answer=answer,
+                    measured=measured,
+                )
+                return
+            except OperationalError:
+                time.sleep(1.0)
+
+    def _end(self, state: State, trouble: Trouble | None = None) -> State:
+        self._move(state, trouble=trouble, measured=self._noted or None)
+        return state
+
+    def _fail(self, failed: SlipwayError, status: int | None = None, tail: tuple[str, ...] = ()) -> State:
+        trouble = Trouble(
+            step=self._current,
+            message=failed.message,
+            hint=failed.hint,
+            exit_status=status,
+            last_lines=tail,
+        )
+        return self._end(State.FAILED, trouble)
+
+
+_SKIPPED = Text(en="Already done, found again.", zh="此前已完成，直接复用。")
+_WAITING = Text(en="Another deployment is doing this step; waiting for it.", zh="另一个部署正在执行此步骤，等待中。")
+_LOOK = Text(en="Its last lines tell more. Deploy it again to restart it.", zh="最后几行有更多信息，可重新部署。")
+_ENDED = Text(en="The server ended by itself.", zh="服务自行结束。")
+
+
+def _ended(status: int) -> Text:
+    if status < 0:
+        name = signal.Signals(-status).name
+        return Text(en=f"The server was ended by signal {name}.", zh=f"服务被信号 {name} 终止。")
+    return Text(en=f"The server ended by itself, exit code {status}.", zh=f"服务自行结束，退出码 {status}。")
+
+
+def _port_taken(failed: StepFailed, run: Run) -> bool:
+    """True where a chosen port was taken between the choice and the start, and another may be chosen."""
+    ports = run.spec.ports
+    if None not in (ports.http, ports.grpc, ports.metrics):
+        return False
+    return any("already in use" in line.lower() for line in failed.last_lines)
+
+
+def _free_ports(count: int) -> list[int]:
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for one in held:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in held]
+    finally:
+        for one in held:
+            one.close()
+
+
+def plan_of_setup(plan: Plan, ids: Iterable[str]) -> Plan:
+    """The same plan with only the named steps."""
+    named = set(ids)
+    return plan.model_copy(update={"steps": tuple(step for step in plan.steps if step.id in named)})

@@ -1,0 +1,88 @@
+"""One frozen Settings from flags and environment. Nothing else in the project reads configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import platformdirs
+from pydantic import Field
+
+from backends.errors import BadInput
+from backends.spec import Frozen
+from backends.text import Language, Text
+
+PROJECT = Path(__file__).resolve().parent.parent
+ASSETS = PROJECT / "assets"
+
+
+class Settings(Frozen):
+    """What a person may set for the whole panel.
+
+    `home` holds all that Slipway keeps. `model_roots` are the folders below which a model folder may lie.
+    """
+
+    home: Path
+    host: str = "127.0.0.1"
+    port: int = Field(default=7860, ge=1, le=65535)
+    language: Language | None = None  # None: the terminal's or the browser's
+    model_roots: tuple[Path, ...] = ()
+    password: str | None = Field(default=None, repr=False)
+    torch_index: str | None = None  # where CPU builds of PyTorch are found besides pip's own places
+
+    @property
+    def loopback(self) -> bool:
+        """True where only this machine can reach the panel."""
+        return self.host in ("127.0.0.1", "::1", "localhost")
+
+
+def settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the environment, flags first.
+
+    SLIPWAY_HOME (else the user's data directory), SLIPWAY_HOST, SLIPWAY_PORT, SLIPWAY_LANGUAGE (en, zh),
+    SLIPWAY_MODEL_ROOTS (folders, parted as in PATH; else the person's home and the data folder), SLIPWAY_PASSWORD,
+    SLIPWAY_TORCH_INDEX. Raises BadInput naming the variable or flag.
+    """
+    env = os.environ if environ is None else environ
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    home = Path(str(given.get("home") or env.get("SLIPWAY_HOME") or platformdirs.user_data_dir("slipway")))
+    home = home.expanduser().absolute()
+    roots = [Path(part).expanduser() for part in env.get("SLIPWAY_MODEL_ROOTS", "").split(os.pathsep) if part]
+    return Settings(
+        home=home,
+        host=str(given.get("host") or env.get("SLIPWAY_HOST") or "127.0.0.1"),
+        port=_port(given.get("port") or env.get("SLIPWAY_PORT") or 7860),
+        language=_language(str(given.get("language") or env.get("SLIPWAY_LANGUAGE") or "")),
+        model_roots=tuple(root.absolute() for root in (*roots, *([] if roots else [Path.home()]), home, ASSETS)),
+        password=env.get("SLIPWAY_PASSWORD") or None,
+        torch_index=env.get("SLIPWAY_TORCH_INDEX") or None,
+    )
+
+
+def _port(value: object) -> int:
+    try:
+        port = int(str(value))
+    except ValueError:
+        port = 0
+    if not 1 <= port <= 65535:
+        raise BadInput(
+            "port",
+            Text(en=f"port: “{value}” is not a port.", zh=f"port：“{value}”不是端口。"),
+            Text(en="Give a number from 1 to 65535, such as 7860.", zh="填写 1 到 65535 之间的数字，例如 7860。"),
+        )
+    return port
+
+
+def _language(value: str) -> Language | None:
+    if not value:
+        return None
+    if value.lower().startswith("zh"):
+        return "zh"
+    if value.lower().startswith("en"):
+        return "en"
+    raise BadInput(
+        "language",
+        Text(en=f"language: “{value}” is not known.", zh=f"language：不支持“{value}”。"),
+        Text(en="Use en or zh.", zh="可选 en 或 zh。"),
+    )

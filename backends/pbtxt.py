@@ -1,0 +1,39 @@
+"""config.pbtxt by way of Triton's own message: what is not a ModelConfig cannot be written. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf import json_format, text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from backends.errors import BadInput
+from backends.text import Text
+
+
+def write(config: Mapping[str, Any]) -> str:
+    """The text of a config.pbtxt. `config` has the field names of ModelConfig; parameters may be plain strings.
+
+    Raises BadInput naming what ModelConfig does not know.
+    """
+    told = dict(config)
+    parameters = told.pop("parameters", {})
+    told["parameters"] = {key: {"string_value": str(value)} for key, value in parameters.items()}
+    try:
+        message = json_format.ParseDict(told, ModelConfig())
+    except json_format.ParseError as error:
+        raise _wrong(str(error)) from None
+    return str(text_format.MessageToString(message, use_short_repeated_primitives=True))
+
+
+def read(text: str) -> ModelConfig:
+    """The message that a config.pbtxt holds. Raises BadInput with line and column."""
+    try:
+        return text_format.Parse(text, ModelConfig())
+    except text_format.ParseError as error:
+        raise _wrong(str(error)) from None
+
+
+def _wrong(what: str) -> BadInput:
+    return BadInput("config.pbtxt", Text(en=f"config.pbtxt: {what}.", zh=f"config.pbtxt：{what}。"))

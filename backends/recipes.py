@@ -1,0 +1,51 @@
+"""The engines that this version can drive: each a recipe and its tensors. A new engine is one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from backends.errors import CannotDo
+from backends.spec import Chat, EngineName, Hardware, Model, Piece, Sources, Spec, Tensor
+from backends.steps import Plan
+from backends.text import Text
+from backends.transformers import recipe as transformers_recipe
+from backends.transformers import tensors as transformers_tensors
+
+
+class Recipe(Protocol):
+    """Pure: reads no machine, touches no disk."""
+
+    def why_not(self, spec: Spec, hardware: Hardware, model: Model) -> tuple[Text, ...]: ...
+
+    def recipe(self, spec: Spec, hardware: Hardware, model: Model, sources: Sources) -> Plan: ...
+
+
+class Tensors(Protocol):
+    """Chat <-> the tensors of the model repository that the recipe beside it writes."""
+
+    OUTPUTS: tuple[str, ...]
+
+    def encode(self, chat: Chat) -> tuple[Tensor, ...]: ...
+
+    def decode(self, outputs: Mapping[str, Tensor]) -> Piece: ...
+
+
+RECIPES: dict[EngineName, Recipe] = {"transformers": transformers_recipe}
+TENSORS: dict[EngineName, Tensors] = {"transformers": transformers_tensors}
+
+
+def plan(spec: Spec, hardware: Hardware, model: Model, sources: Sources) -> Plan:
+    """The plan for the spec on that machine. Raises CannotDo with every reason."""
+    engine = RECIPES.get(spec.engine)
+    if engine is None:
+        raise CannotDo(
+            Text(en=f"Slipway cannot drive {spec.engine} yet.", zh=f"Slipway 暂不支持 {spec.engine}。"),
+            hint=Text(en=f"Choose one of: {', '.join(RECIPES)}.", zh=f"可选：{'、'.join(RECIPES)}。"),
+        )
+    reasons = engine.why_not(spec, hardware, model)
+    if reasons:
+        raise CannotDo(
+            Text(en=f"{spec.engine} cannot serve this model here.", zh=f"{spec.engine} 无法在此运行该模型。"), reasons
+        )
+    return engine.recipe(spec, hardware, model, sources)

@@ -1,0 +1,153 @@
+"""A plan as a POSIX shell script that does the same by hand, without Slipway. Pure.
+
+Places become variables at the top, which a person may set; every other word is quoted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping
+
+from backends.spec import Chat
+from backends.steps import Ask, FetchSource, Plan, Service, Step, Task, WriteFiles
+
+_PLACE = re.compile(r"\{(home|runtime|models|run|assets|python|bind|lock|port\.http|port\.grpc|port\.metrics)\}")
+_VARIABLES = {
+    "home": "HOME_DIR", "runtime": "RUNTIME", "models": "MODELS", "run": "RUN", "assets": "ASSETS", "python": "PYTHON",
+    "bind": "BIND", "lock": "LOCK", "port.http": "HTTP_PORT", "port.grpc": "GRPC_PORT", "port.metrics": "METRICS_PORT",
+}  # fmt: skip
+
+_HEAD = """#!/bin/sh
+# {name}: served by hand, as Slipway would. Every step of the plan, in its order.
+# Set HOME_DIR, PYTHON, HTTP_PORT, GRPC_PORT, METRICS_PORT before the call to change them. Ctrl-C stops the server.
+set -eu
+HOME_DIR=${{HOME_DIR:-{home}}}
+PYTHON=${{PYTHON:-{python}}}
+ASSETS=${{ASSETS:-{assets}}}
+RUNTIME=$HOME_DIR/runtime
+MODELS=$HOME_DIR/models
+RUN=$HOME_DIR/runs/{name}
+BIND={bind}
+HTTP_PORT=${{HTTP_PORT:-{http}}}
+GRPC_PORT=${{GRPC_PORT:-{grpc}}}
+METRICS_PORT=${{METRICS_PORT:-{metrics}}}
+LOCK=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \\n')  # closes endpoints that nobody needs; nobody keeps it
+mkdir -p "$RUN" "$MODELS" "$HOME_DIR/done"
+"""
+
+_WAIT = """echo "waiting for the server"
+until curl -fs -o /dev/null "http://127.0.0.1:$HTTP_PORT{health}"; do
+  if ! kill -0 "$SERVER" 2>/dev/null; then
+    echo "the server ended; its last lines:" >&2
+    tail -n 30 "$RUN/{id}.log" >&2
+    exit 1
+  fi
+  sleep 0.2
+done
+"""
+
+
+def script(plan: Plan, places: Mapping[str, str], asset_text: Callable[[str], str]) -> str:
+    """The script. `places` gives home, assets, python as defaults; `asset_text` the content of an asset by name.
+
+    Steps of other targets become comments that say so.
+    """
+    ports = plan.spec.ports
+    parts = [
+        _HEAD.format(
+            name=plan.spec.name,
+            home=_default(places["home"]),
+            python=_default(places["python"]),
+            assets=_default(places["assets"]),
+            bind=plan.spec.bind,
+            http=ports.http or 8000,
+            grpc=ports.grpc or 8001,
+            metrics=ports.metrics or 8002,
+        )
+    ]
+    for number, step in enumerate(plan.steps, 1):
+        parts.append(f"# {number}. {step.title.en}\n{_step(step, asset_text)}")
+    if plan.service is not None:
+        parts.append('echo "serving on http://127.0.0.1:$HTTP_PORT (Ctrl-C stops it)"\nwait "$SERVER"\n')
+    return "\n".join(parts)
+
+
+def word(text: str) -> str:
+    """One word of a shell command: places as variables in double quotes, the rest quoted as needed."""
+    out, last = "", 0
+    for match in _PLACE.finditer(text):
+        if match.start() > last:
+            out += shlex.quote(text[last : match.start()])
+        out += (
+            f'"${_VARIABLES[match.group(1)]}"' if match.end() == len(text) else f'"${{{_VARIABLES[match.group(1)]}}}"'
+        )
+        last = match.end()
+    if last < len(text) or not text:
+        out += shlex.quote(text[last:])
+    return out
+
+
+def command(argv: tuple[str, ...]) -> str:
+    """One command as a shell would read it, a long one with an option a line."""
+    words = [word(part) for part in argv]
+    line = " ".join(words)
+    return line if len(line) <= 110 else " \\\n  ".join(words)
+
+
+def _default(value: str) -> str:
+    """A value inside ${NAME:-…}: quoted so that the shell takes it as it is."""
+    return shlex.quote(value)
+
+
+def _step(step: Step, asset_text: Callable[[str], str]) -> str:
+    if isinstance(step, WriteFiles):
+        return "\n".join(_file(step.folder, file.path, file.text, file.asset, asset_text) for file in step.files)
+    if isinstance(step, Task | FetchSource):
+        env = "".join(f"{name}={word(value)} " for name, value in getattr(step, "env", {}).items())
+        cwd = getattr(step, "cwd", None)
+        line = f"{env}{command(step.argv)}"
+        body = f"(cd {word(cwd)} && {line})" if cwd else line
+        if not step.shared:
+            return f"{body}\n"
+        mark = f'"$HOME_DIR"/done/{step.id}'
+        return f"if [ ! -e {mark} ]; then\n{body}\n: > {mark}\nfi\n"
+    if isinstance(step, Service):
+        env = "".join(f"export {name}={word(value)}\n" for name, value in step.env.items())
+        wait = _WAIT.format(health=step.health, id=step.id)
+        trap = 'trap \'kill "$SERVER" 2>/dev/null || true; wait "$SERVER" 2>/dev/null || true\' EXIT INT TERM\n'
+        return f'{env}{command(step.argv)} > "$RUN/{step.id}.log" 2>&1 &\nSERVER=$!\n{trap}{wait}'
+    if isinstance(step, Ask):
+        url = f'"http://127.0.0.1:$HTTP_PORT/v2/models/{step.model}/generate_stream"'
+        return f"curl -fsSN -X POST {url} \\\n  -d {shlex.quote(_request(step.chat))}\n"
+    return f"# This step needs Docker: {step.kind}\n"
+
+
+def _request(chat: Chat) -> str:
+    body: dict[str, object] = chat.sampling.model_dump(exclude_none=True, exclude={"stop"})
+    if chat.prompt is not None:
+        body["text_input"] = chat.prompt
+    else:
+        body["messages"] = json.dumps([message.model_dump() for message in chat.messages], ensure_ascii=False)
+    if chat.sampling.stop:
+        body["stop"] = list(chat.sampling.stop)
+    return json.dumps(body, ensure_ascii=False)
+
+
+def _file(folder: str, path: str, text: str | None, asset: str | None, asset_text: Callable[[str], str]) -> str:
+    content = asset_text(asset) if asset is not None else text or ""
+    whole = f"{folder}/{path}"
+    parent = whole.rsplit("/", 1)[0]
+    end = "END_OF_FILE"
+    while end in content:
+        end += "_"
+    if asset is None and _PLACE.search(content):
+        # Places inside a file: an unquoted here-document, so what else a shell would read is escaped.
+        escaped = re.sub(r"([\\`$])", r"\\\1", content)
+        content = _PLACE.sub(lambda match: f"${{{_VARIABLES[match.group(1)]}}}", escaped)
+        quote = ""
+    else:
+        quote = "'"
+    ending = "" if content.endswith("\n") else "\n"
+    return f"mkdir -p {word(parent)}\ncat > {word(whole)} <<{quote}{end}{quote}\n{content}{ending}{end}"

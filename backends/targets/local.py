@@ -1,0 +1,403 @@
+"""The local target: steps as processes of this machine, servers on loopback.
+
+A server writes straight into its log file and lives in a session of its own, so it outlives its worker and can be
+adopted by the next; a task is read through a pipe, so that secrets are taken out before its lines reach the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from backends import doctor
+from backends.errors import BadInput, OutOfSpace, Stalled, StepFailed
+from backends.events import Event, Kind
+from backends.logs import last_lines
+from backends.spec import Endpoint
+from backends.steps import Ask as AskStep
+from backends.steps import FetchSource, Service, Step, Task, WriteFiles
+from backends.targets import processes
+from backends.targets.base import Ask, Found, Work, child_environment, redact
+from backends.text import Text, same
+
+LOOK_S = 0.1  # how often a waiting step looks whether something happened
+SERVER_PATIENCE_S = 8.0  # tritonserver is told to end within 5
+TASK_PATIENCE_S = 3.0
+LAST_LINES = 50
+
+
+class LocalTarget:
+    """Runs steps under `home`. `asset_root` holds the files that come with Slipway; `python` is the panel's own."""
+
+    def __init__(self, home: Path, asset_root: Path, python: str, environ: Mapping[str, str], ask: Ask) -> None:
+        self._home = home
+        self._assets = asset_root
+        self._python = python
+        self._environ = dict(environ)
+        self._ask = ask
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def can(self, step: Step) -> Text | None:
+        if isinstance(step, WriteFiles | Task | FetchSource | Service | AskStep):
+            return None
+        return Text(
+            en="This step needs Docker. Choose the Docker target.", zh="此步骤需要 Docker，请选择 Docker 目标。"
+        )
+
+    def places(self, run: str, endpoint: Endpoint, bind: str) -> dict[str, str]:
+        return {
+            "home": str(self._home),
+            "runtime": str(self._home / "runtime"),
+            "models": str(self._home / "models"),
+            "run": str(self._home / "runs" / run),
+            "assets": str(self._assets),
+            "python": self._python,
+            "bind": bind,
+            "port.http": str(endpoint.http_port),
+            "port.grpc": str(endpoint.grpc_port),
+            "port.metrics": str(endpoint.metrics_port),
+        }
+
+    def carry_out(self, step: Step, work: Work) -> Iterator[Event]:
+        work.check_stop()
+        try:
+            self._check_space(step)
+            if isinstance(step, WriteFiles):
+                yield from self._write(step, work)
+            elif isinstance(step, Task | FetchSource):
+                yield from self._run(step, work)
+            elif isinstance(step, Service):
+                yield from self._serve(step, work)
+            elif isinstance(step, AskStep):
+                yield from self._first_answer(step, work)
+            else:
+                reason = self.can(step) or same(step.kind)
+                raise StepFailed(reason)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise self._no_space(step) from error
+            what = f"{error.strerror or error} ({error.filename or step.id})"
+            raise StepFailed(Text(en=f"The system refused: {what}.", zh=f"系统拒绝：{what}。")) from error
+
+    def watch(self, run: str) -> int | None:
+        child = self._children.get(run)
+        if child is not None:
+            return child.poll()
+        return None if self._service(run) is not None else -1
+
+    def stop(self, run: str) -> None:
+        service = self._service(run)
+        if service is not None:
+            processes.end(processes.family(service.pid), SERVER_PATIENCE_S)
+        processes.end(self._of_run(run), TASK_PATIENCE_S)
+        child = self._children.pop(run, None)
+        if child is not None:
+            child.wait()
+        (self._home / "runs" / run / "service.json").unlink(missing_ok=True)
+
+    def find(self, run: str) -> Found:
+        there = self._of_run(run)
+        service = self._service(run)
+        return Found(service=service is not None, processes=len(there), memory_mib=processes.memory_mib(there))
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    def _write(self, step: WriteFiles, work: Work) -> Iterator[Event]:
+        folder = self._inside(Path(step.folder))
+        new = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            for file in step.files:
+                path = (new / file.path).resolve()
+                if not path.is_relative_to(new.resolve()):
+                    raise BadInput("plan", Text(en=f"“{file.path}” leaves its folder.", zh=f"“{file.path}”越出目录。"))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if file.asset is not None:
+                    shutil.copyfile(self.asset(file.asset), path)
+                else:
+                    path.write_text(file.text or "", encoding="utf-8")
+                path.chmod(0o755 if file.executable else 0o644)
+                with work.log.open("a", encoding="utf-8") as log:
+                    log.write(f"{folder / file.path} ({path.stat().st_size} bytes)\n")
+            old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+        yield Event(
+            step=step.id,
+            kind=Kind.PROGRESS,
+            text=Text(en=f"{len(step.files)} files written.", zh=f"已写入 {len(step.files)} 个文件。"),
+            fraction=1.0,
+        )
+
+    def asset(self, name: str) -> Path:
+        """The path of a file that comes with Slipway. Raises BadInput where the name leaves the asset folder."""
+        path = (self._assets / name).resolve()
+        if not path.is_relative_to(self._assets.resolve()) or not path.is_file():
+            raise BadInput("plan", Text(en=f"There is no asset “{name}”.", zh=f"没有资源文件“{name}”。"))
+        return path
+
+    def _inside(self, folder: Path) -> Path:
+        path = folder.parent.resolve() / folder.name
+        if not path.is_relative_to(self._home.resolve()) or path == self._home.resolve():
+            raise BadInput(
+                "plan",
+                Text(en=f"{folder} lies outside the data folder.", zh=f"{folder} 不在数据目录内。"),
+                Text(en=f"Files are only written below {self._home}.", zh=f"只会在 {self._home} 之下写文件。"),
+            )
+        return path
+
+    # --- space ----------------------------------------------------------------------------------------------------
+
+    def _check_space(self, step: Step) -> None:
+        need = step.forecast.disk_mib
+        if need and shutil.disk_usage(self._home).free // 2**20 < need:
+            raise self._no_space(step)
+
+    def _no_space(self, step: Step) -> OutOfSpace:
+        free_mib = shutil.disk_usage(self._home).free // 2**20
+        need = step.forecast.disk_mib
+        needs = Text(en=f" The step needs about {need:,} MiB.", zh=f"此步骤约需 {need:,} MiB。") if need else same(" ")
+        return OutOfSpace(
+            Text(
+                en=f"{self._home} has {free_mib:,} MiB left.{needs.en}".strip(),
+                zh=f"{self._home} 剩余 {free_mib:,} MiB。{needs.zh}".strip(),
+            ),
+            Text(
+                en="Free some space there, or set SLIPWAY_HOME to a larger disk, then retry. What was done is kept.",
+                zh="请在该处腾出空间，或把 SLIPWAY_HOME 设到更大的磁盘后重试。已完成的部分会保留。",
+            ),
+        )
+
+    # --- commands -------------------------------------------------------------------------------------------------
+
+    def _run(self, step: Task | FetchSource, work: Work) -> Iterator[Event]:
+        env, secrets = child_environment(self._environ, getattr(step, "env", {}), step.pass_env)
+        child = self._start(step.argv, getattr(step, "cwd", None), env, work, subprocess.PIPE)
+        lines: queue.Queue[None] = queue.Queue()
+        if child.stdout is None:
+            raise RuntimeError("a task is always read through a pipe")
+        pump = threading.Thread(target=_pump, args=(child.stdout, work.log, secrets, lines), daemon=True)
+        pump.start()
+        moved, effort = time.monotonic(), 0.0
+        try:
+            while child.poll() is None:
+                work.check_stop()
+                try:
+                    lines.get(timeout=LOOK_S)
+                    moved = time.monotonic()
+                    while not lines.empty():
+                        lines.get_nowait()
+                except queue.Empty:
+                    spent = processes.effort(processes.family(child.pid))
+                    if spent > effort:
+                        moved, effort = time.monotonic(), spent
+                if time.monotonic() - moved > step.stall_s:
+                    raise self._stalled(step.stall_s, work)
+        finally:
+            if child.poll() is None:
+                processes.end(processes.family(child.pid), TASK_PATIENCE_S)
+            child.wait()
+            pump.join(timeout=5)
+        if child.returncode != 0:
+            raise self._failed(step.argv[0], child.returncode, work)
+        missing = [path for path in step.outputs if not Path(path).exists()]
+        if missing:
+            raise StepFailed(
+                Text(
+                    en=f"The command ended well, but {missing[0]} is not there.",
+                    zh=f"命令正常结束，但 {missing[0]} 不存在。",
+                ),
+                exit_status=0,
+                last_lines=_tail(work.log),
+            )
+        yield Event(step=step.id, kind=Kind.PROGRESS, fraction=1.0)
+
+    def _start(
+        self, argv: tuple[str, ...], cwd: str | None, env: dict[str, str], work: Work, out: int | IO[bytes]
+    ) -> subprocess.Popen[bytes]:
+        marks = {processes.MARK: work.run, processes.HOME_MARK: str(self._home)}
+        try:
+            return subprocess.Popen(
+                argv,
+                cwd=cwd or work.folder,
+                env=env | marks,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise StepFailed(
+                Text(en=f"There is no program {argv[0]}.", zh=f"找不到程序 {argv[0]}。"),
+                Text(
+                    en="Install it, or run the deployment again so that the steps before are repeated.",
+                    zh="请安装它，或重新部署以重做前面的步骤。",
+                ),
+            ) from error
+
+    # --- servers --------------------------------------------------------------------------------------------------
+
+    def _serve(self, step: Service, work: Work) -> Iterator[Event]:
+        running = self._service(work.run)
+        if running is None:
+            env, _ = child_environment(self._environ, step.env)
+            with work.log.open("ab") as log:
+                child = self._start(step.argv, step.cwd, env, work, log)
+            self._children[work.run] = child
+            running = psutil.Process(child.pid)
+            told = {"pid": child.pid, "created": running.create_time()}
+            _write_whole(work.folder / "service.json", json.dumps(told))
+        else:
+            yield Event(
+                step=step.id,
+                kind=Kind.NOTE,
+                text=Text(en="Found the running server.", zh="找到了正在运行的服务。"),
+            )
+        yield from self._await_health(step, work)
+        memory = processes.memory_mib(processes.family(running.pid))
+        yield Event(step=step.id, kind=Kind.READY, data={"memory_mib": memory, "pid": running.pid})
+
+    def _await_health(self, step: Service, work: Work) -> Iterator[Event]:
+        """Waits as long as something moves: the log grows or the processes work."""
+        url = f"{work.endpoint.http}{step.health}"
+        moved, seen = time.monotonic(), (0, 0.0)
+        last_look = 0.0
+        while not _healthy(url):
+            work.check_stop()
+            status = self.watch(work.run)
+            if status is not None:
+                raise self._failed(Path(step.argv[0]).name, status, work)
+            if time.monotonic() - last_look > 1.0:
+                service = self._service(work.run)
+                effort = processes.effort(processes.family(service.pid)) if service else 0.0
+                now = (work.log.stat().st_size, effort)
+                if now[0] > seen[0] or now[1] > seen[1] + 0.05:
+                    moved, seen = time.monotonic(), now
+                last_look = time.monotonic()
+            if time.monotonic() - moved > step.stall_s:
+                raise self._stalled(step.stall_s, work)
+            time.sleep(LOOK_S)
+        yield Event(step=step.id, kind=Kind.PROGRESS, fraction=1.0)
+
+    def _first_answer(self, step: AskStep, work: Work) -> Iterator[Event]:
+        """A real request and a real streamed answer, or the server is not ready."""
+        started = time.monotonic()
+        first: float | None = None
+        text, tokens = "", 0
+        for piece in self._ask(step.engine, work.endpoint, step.chat):
+            work.check_stop()
+            if first is None and piece.text:
+                first = time.monotonic() - started
+            text += piece.text
+            tokens = piece.completion_tokens or tokens
+            if time.monotonic() - started > step.timeout_s:
+                raise self._stalled(step.timeout_s, work)
+        if first is None:
+            raise StepFailed(
+                Text(en="The server took the request but answered nothing.", zh="服务接受了请求，但没有任何回答。"),
+                Text(
+                    en="Look at the server's log. The model folder may lack its tokenizer or hold other weights.",
+                    zh="请查看服务日志，模型目录可能缺少分词器或权重不符。",
+                ),
+                last_lines=_tail(work.log),
+            )
+        with work.log.open("a", encoding="utf-8") as log:
+            log.write(f"{text}\n")
+        data = {"answer": text, "first_token_s": first, "seconds": time.monotonic() - started, "tokens": tokens}
+        yield Event(step=step.id, kind=Kind.PROGRESS, fraction=1.0, data=data)
+
+    # --- asking ---------------------------------------------------------------------------------------------------
+
+    def _service(self, run: str) -> psutil.Process | None:
+        try:
+            told = json.loads((self._home / "runs" / run / "service.json").read_text(encoding="utf-8"))
+            return processes.alive(int(told["pid"]), float(told["created"]))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def _of_run(self, run: str) -> list[psutil.Process]:
+        return processes.of_run(run, str(self._home))
+
+    def _failed(self, program: str, status: int, work: Work) -> StepFailed:
+        tail = _tail(work.log)
+        found = doctor.diagnose(tail)
+        if status == -1:
+            how = Text(en="its exit code is not known", zh="退出码未知")
+        elif status < 0:
+            name = signal.Signals(-status).name
+            how = Text(en=f"ended by signal {name}", zh=f"被信号 {name} 终止")
+        else:
+            how = Text(en=f"exit code {status}", zh=f"退出码 {status}")
+        message = Text(en=f"{Path(program).name} ended: {how.en}.", zh=f"{Path(program).name} 已结束：{how.zh}。")
+        if found is not None:
+            message = found.cause + message
+        return StepFailed(message, found.hint if found else None, exit_status=status, last_lines=tail)
+
+    def _stalled(self, seconds: float, work: Work) -> Stalled:
+        return Stalled(
+            Text(
+                en=f"Nothing moved for {seconds:.0f} s: no line, no work. It was ended.",
+                zh=f"{seconds:.0f} 秒内没有任何输出或进展，已终止。",
+            ),
+            Text(en="Look at the last lines, then retry.", zh="查看最后几行后重试。"),
+            last_lines=_tail(work.log),
+        )
+
+
+def _tail(log: Path) -> tuple[str, ...]:
+    return last_lines(log, LAST_LINES)
+
+
+def _pump(out: IO[bytes], log: Path, secrets: tuple[str, ...], lines: queue.Queue[None]) -> None:
+    """Copies a command's output to its log as it comes, whole lines at a time, without secrets.
+
+    A piece longer than 1 MiB without a line end is written as it is, so memory stays bounded.
+    """
+    rest = b""
+    with log.open("ab", buffering=0) as file:
+        while chunk := out.read1(65_536):  # type: ignore[attr-defined]
+            rest += chunk
+            cut = max(rest.rfind(b"\n"), rest.rfind(b"\r")) + 1
+            if not cut and len(rest) > 2**20:
+                cut = len(rest)
+            if cut:
+                file.write(
+                    redact(rest[:cut].decode("utf-8", "surrogateescape"), secrets).encode(errors="surrogateescape")
+                )
+                rest = rest[cut:]
+            lines.put(None)
+        if rest:
+            file.write(redact(rest.decode("utf-8", "surrogateescape"), secrets).encode(errors="surrogateescape"))
+            lines.put(None)
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  our own server on loopback
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def _write_whole(path: Path, text: str) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)

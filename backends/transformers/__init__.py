@@ -1,0 +1,1 @@
+"""The embedded engine: Hugging Face transformers with in-flight batching, on Triton's Python backend."""

@@ -1,0 +1,65 @@
+"""Chat <-> tensors of the embedded engine's model (assets/engines/transformers). Pure.
+
+Inputs, all optional but one of `text_input` and `messages`: BYTES[1]; sampling values of shape [1]; `stop` BYTES[-1].
+Outputs of each response: `text_output` (new text), `finish_reason` ("" until the last), token counts INT32[1].
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Literal, cast
+
+from backends.spec import Chat, Piece, Tensor
+
+OUTPUTS: tuple[str, ...] = ("text_output", "finish_reason", "prompt_tokens", "completion_tokens")
+
+
+def encode(chat: Chat) -> tuple[Tensor, ...]:
+    """The input tensors of one request."""
+    if chat.prompt is not None:
+        said = _one("text_input", "BYTES", chat.prompt)
+    else:
+        turns = [message.model_dump() for message in chat.messages]
+        said = _one("messages", "BYTES", json.dumps(turns, ensure_ascii=False))
+    sampling = chat.sampling
+    values = (
+        ("max_tokens", "INT32", sampling.max_tokens),
+        ("temperature", "FP32", sampling.temperature),
+        ("top_p", "FP32", sampling.top_p),
+        ("top_k", "INT32", sampling.top_k),
+        ("repetition_penalty", "FP32", sampling.repetition_penalty),
+        ("seed", "UINT64", sampling.seed),
+    )
+    tensors = [said, *(_one(name, datatype, value) for name, datatype, value in values if value is not None)]
+    if sampling.stop:
+        tensors.append(Tensor(name="stop", datatype="BYTES", shape=(len(sampling.stop),), values=sampling.stop))
+    return tuple(tensors)
+
+
+def decode(outputs: Mapping[str, Tensor]) -> Piece:
+    """One response as a piece of the answer."""
+    finish = _text(outputs, "finish_reason")
+    return Piece(
+        text=_text(outputs, "text_output"),
+        finish=cast(Literal["stop", "length", "cancelled"], finish) if finish else None,
+        prompt_tokens=_count(outputs, "prompt_tokens"),
+        completion_tokens=_count(outputs, "completion_tokens"),
+    )
+
+
+def _one(name: str, datatype: str, value: str | int | float) -> Tensor:
+    return Tensor(name=name, datatype=datatype, shape=(1,), values=(value,))
+
+
+def _text(outputs: Mapping[str, Tensor], name: str) -> str:
+    if name not in outputs or not outputs[name].values:
+        return ""
+    value = outputs[name].values[0]
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _count(outputs: Mapping[str, Tensor], name: str) -> int | None:
+    if name not in outputs or not outputs[name].values:
+        return None
+    return int(outputs[name].values[0])

@@ -1,0 +1,78 @@
+"""Numbered changes of the database, applied in order, never edited once released. A copy is kept before any change."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from backends.errors import SlipwayError
+from backends.text import Text
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = []
+migration = MIGRATIONS.append
+
+
+@migration
+def m001_runs_and_events(db: sqlite3.Connection) -> None:
+    """Runs, with one open run a name; events by cursor."""
+    for statement in (
+        """CREATE TABLE run (
+             id TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL, state TEXT NOT NULL, engine TEXT NOT NULL,
+             model TEXT NOT NULL, target TEXT NOT NULL, spec TEXT NOT NULL, plan TEXT NOT NULL,
+             spec_digest TEXT NOT NULL, created_at TEXT NOT NULL, ready_at TEXT, finished_at TEXT,
+             attempt INTEGER NOT NULL, stop_asked BOOLEAN NOT NULL, endpoint TEXT, trouble TEXT, answer TEXT,
+             measured TEXT NOT NULL)""",
+        """CREATE UNIQUE INDEX run_open_name ON run (name)
+             WHERE state IN ('queued', 'running', 'serving', 'stopping')""",
+        "CREATE INDEX run_created ON run (created_at, id)",
+        "CREATE INDEX run_state ON run (state, created_at, id)",
+        """CREATE TABLE event (
+             seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, step TEXT, kind TEXT NOT NULL,
+             at TEXT NOT NULL, body TEXT NOT NULL)""",
+        "CREATE INDEX event_run ON event (run, seq)",
+    ):
+        db.execute(statement)
+
+
+def migrate(path: Path) -> None:
+    """Brings the database at `path` to the newest version, in one transaction, with a copy `.before-N` kept.
+
+    Raises SlipwayError where a newer Slipway wrote it: an older one must not touch it.
+    """
+    db = sqlite3.connect(path, timeout=30, isolation_level=None)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        if _version(db) == len(MIGRATIONS):
+            return
+        db.execute("BEGIN IMMEDIATE")  # of two programs that start at once, one migrates and the other finds it done
+        version = _version(db)
+        if version > len(MIGRATIONS):
+            raise SlipwayError(
+                Text(
+                    en=f"The history at {path} was written by a newer Slipway.",
+                    zh=f"{path} 由更新版本的 Slipway 写入。",
+                ),
+                Text(en="Update Slipway, or choose another SLIPWAY_HOME.", zh="升级 Slipway，或更换 SLIPWAY_HOME。"),
+            )
+        if 0 < version < len(MIGRATIONS):
+            _copy(path, path.with_name(f"{path.name}.before-{len(MIGRATIONS)}"))
+        for step in MIGRATIONS[version:]:
+            step(db)
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute("COMMIT")
+    finally:
+        db.close()
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _copy(source: Path, target: Path) -> None:
+    old, new = sqlite3.connect(source), sqlite3.connect(target)
+    try:
+        old.backup(new)
+    finally:
+        old.close()
+        new.close()

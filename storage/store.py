@@ -1,0 +1,272 @@
+"""The store: runs and their append-only events. Short sessions, vocabulary in, vocabulary out.
+
+Several programs use one store at the same time (the page, the command line, a worker for each run): SQLite in WAL mode,
+one writer at a time, who wins is decided by the database and never by a look beforehand.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, event, func
+from sqlalchemy import update as sql_update
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, create_engine, or_, select
+
+from backends.errors import NotFound
+from backends.events import Event, Kind
+from backends.runs import OPEN, Run, State, Summary, Trouble
+from backends.spec import Endpoint
+from backends.steps import Plan, digest
+from backends.text import Text
+from storage.migrations import migrate
+from storage.tables import EventRow, RunRow
+
+BUSY_TIMEOUT_S = 15
+
+
+class Store:
+    """Runs and events below `folder` (slipway.db). Safe from several threads and programs at once."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = folder / "slipway.db"
+        if not self.path.exists():
+            self.path.touch(mode=0o600)
+        migrate(self.path)
+        self._engine = _engine(self.path)
+        self._writing = threading.Lock()
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        self._engine.dispose()
+
+    # --- runs -----------------------------------------------------------------------------------------------------
+
+    def begin(self, run_id: str, plan: Plan) -> Run | None:
+        """A new run in state QUEUED, or None where an open run has the same name: the other one was first."""
+        spec = plan.spec
+        row = RunRow(
+            id=run_id,
+            name=spec.name,
+            state=State.QUEUED,
+            engine=spec.engine,
+            model=spec.model.id,
+            target=spec.target,
+            spec=spec.model_dump_json(),
+            plan=plan.model_dump_json(),
+            spec_digest=digest(spec),
+            created_at=_now(),
+        )
+        try:
+            with self._write() as session:
+                session.add(row)
+        except IntegrityError:
+            return None
+        return self.run(run_id)
+
+    def run(self, run_id: str) -> Run:
+        """The run. Raises NotFound."""
+        with Session(self._engine) as session:
+            row = session.get(RunRow, run_id)
+            if row is None:
+                raise _no_run(run_id)
+            return _run(row)
+
+    def open_run(self, name: str) -> Run | None:
+        """The open run of that name."""
+        with Session(self._engine) as session:
+            row = session.exec(select(RunRow).where(RunRow.name == name, col(RunRow.state).in_(OPEN))).first()
+            return None if row is None else _run(row)
+
+    def in_state(self, *states: State) -> tuple[Run, ...]:
+        """Every run in one of the states, oldest first."""
+        with Session(self._engine) as session:
+            query = select(RunRow).where(col(RunRow.state).in_(states)).order_by(col(RunRow.created_at))
+            return tuple(_run(row) for row in session.exec(query))
+
+    def runs(
+        self, query: str = "", states: Iterable[State] = (), limit: int = 50, before: tuple[datetime, str] | None = None
+    ) -> tuple[Summary, ...]:
+        """A page of the history, newest first. `before` is the (created_at, id) of the last row of the page before."""
+        columns = (
+            RunRow.id, RunRow.name, RunRow.state, RunRow.engine, RunRow.model, RunRow.target,
+            RunRow.created_at, RunRow.ready_at, RunRow.finished_at,
+        )  # fmt: skip
+        chosen = _filtered(select(*columns), query, states)  # type: ignore[call-overload]
+        if before is not None:
+            at, run_id = before[0].isoformat(), before[1]
+            chosen = chosen.where(
+                or_(col(RunRow.created_at) < at, (col(RunRow.created_at) == at) & (col(RunRow.id) < run_id))
+            )
+        chosen = chosen.order_by(col(RunRow.created_at).desc(), col(RunRow.id).desc()).limit(limit)
+        with Session(self._engine) as session:
+            return tuple(Summary.model_validate(row._asdict()) for row in session.exec(chosen))
+
+    def count(self, query: str = "", states: Iterable[State] = ()) -> int:
+        """How many runs the same filter finds."""
+        with Session(self._engine) as session:
+            return int(session.exec(_filtered(select(func.count(col(RunRow.id))), query, states)).one())
+
+    def move(
+        self,
+        run_id: str,
+        to: State,
+        *,
+        come_from: Iterable[State] | None = None,
+        endpoint: Endpoint | None = None,
+        trouble: Trouble | None = None,
+        answer: str | None = None,
+        measured: dict[str, float] | None = None,
+    ) -> bool:
+        """Puts a run into another state, with what is known then. False where it was not in one of `come_from`."""
+        values: dict[str, Any] = {"state": to.value}
+        if endpoint is not None:
+            values["endpoint"] = endpoint.model_dump_json()
+        if answer is not None:
+            values["answer"] = answer
+        if measured is not None:
+            values["measured"] = json.dumps(measured)
+        if to is State.SERVING:
+            values["ready_at"] = _now()
+        if not to.is_open():
+            values |= {"finished_at": _now(), "trouble": None if trouble is None else trouble.model_dump_json()}
+        with self._write() as session:
+            change = sql_update(RunRow).where(col(RunRow.id) == run_id).values(**values)
+            if come_from is not None:
+                change = change.where(col(RunRow.state).in_([state.value for state in come_from]))
+            return _changed(session.execute(change))
+
+    def reopen(self, run_id: str, plan: Plan) -> bool:
+        """Puts a finished run back to QUEUED for another attempt. False where it is open or its name is taken."""
+        values = {
+            "state": State.QUEUED.value, "plan": plan.model_dump_json(), "attempt": col(RunRow.attempt) + 1,
+            "stop_asked": False, "ready_at": None, "finished_at": None, "trouble": None, "endpoint": None,
+        }  # fmt: skip
+        try:
+            with self._write() as session:
+                change = sql_update(RunRow).where(col(RunRow.id) == run_id).values(**values)
+                ended = [state.value for state in State if state.can_resume()]
+                return _changed(session.execute(change.where(col(RunRow.state).in_(ended))))
+        except IntegrityError:
+            return False
+
+    def ask_to_stop(self, run_id: str) -> bool:
+        """Notes that a person wants an open run to end. False where it is not open."""
+        with self._write() as session:
+            change = sql_update(RunRow).where(col(RunRow.id) == run_id, col(RunRow.state).in_(OPEN))
+            return _changed(session.execute(change.values(stop_asked=True)))
+
+    def stop_asked(self, run_id: str) -> bool:
+        """True where a person wants this run to end."""
+        with Session(self._engine) as session:
+            return bool(session.exec(select(RunRow.stop_asked).where(RunRow.id == run_id)).first())
+
+    def delete(self, run_id: str) -> None:
+        """Forgets a finished run. Raises NotFound where there is none that has ended."""
+        with self._write() as session:
+            row = session.get(RunRow, run_id)
+            if row is None or State(row.state).is_open():
+                raise _no_run(run_id)
+            session.delete(row)
+            for old in session.exec(select(EventRow).where(EventRow.run == run_id)):
+                session.delete(old)
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def append(self, run_id: str, events: Iterable[Event]) -> None:
+        """Adds events in order, all or none."""
+        rows = [
+            EventRow(
+                run=run_id,
+                step=happened.step,
+                kind=happened.kind,
+                at=(happened.at or datetime.now(UTC)).isoformat(),
+                body=happened.model_dump_json(include={"text", "hint", "fraction", "data"}),
+            )
+            for happened in events
+        ]
+        with self._write() as session:
+            session.add_all(rows)
+
+    def after(self, run_id: str, seq: int = 0, limit: int = 10_000) -> tuple[Event, ...]:
+        """The events of a run behind the cursor `seq`, oldest first."""
+        query = select(EventRow).where(EventRow.run == run_id, col(EventRow.seq) > seq)
+        with Session(self._engine) as session:
+            rows = session.exec(query.order_by(col(EventRow.seq)).limit(limit))
+            return tuple(
+                Event(step=row.step, kind=Kind(row.kind), seq=row.seq or 0, at=row.at, **json.loads(row.body))
+                for row in rows
+            )
+
+    @contextmanager
+    def _write(self) -> Iterator[Session]:
+        with self._writing, Session(self._engine, expire_on_commit=False) as session:
+            yield session
+            session.commit()
+
+
+def _engine(path: Path) -> Engine:
+    # hide_parameters: a failed statement would otherwise print its values, a spec or a log line among them.
+    engine = create_engine(f"sqlite:///{path}", hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S})
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    return engine
+
+
+def _filtered(chosen: Any, query: str, states: Iterable[State]) -> Any:
+    named = [state.value for state in states]
+    if named:
+        chosen = chosen.where(col(RunRow.state).in_(named))
+    if query:
+        part = "%" + query.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        fields = (RunRow.id, RunRow.name, RunRow.model, RunRow.engine)
+        chosen = chosen.where(or_(*(col(field).like(part, escape="\\") for field in fields)))
+    return chosen
+
+
+def _changed(result: Any) -> bool:
+    return bool(result.rowcount)
+
+
+def _run(row: RunRow) -> Run:
+    plan = Plan.model_validate_json(row.plan)
+    return Run(
+        id=row.id,
+        name=row.name,
+        state=State(row.state),
+        spec=plan.spec,
+        plan=plan,
+        created_at=datetime.fromisoformat(row.created_at),
+        ready_at=row.ready_at and datetime.fromisoformat(row.ready_at),
+        finished_at=row.finished_at and datetime.fromisoformat(row.finished_at),
+        attempt=row.attempt,
+        endpoint=row.endpoint and Endpoint.model_validate_json(row.endpoint),
+        trouble=row.trouble and Trouble.model_validate_json(row.trouble),
+        answer=row.answer,
+        measured=json.loads(row.measured),
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def _no_run(run_id: str) -> NotFound:
+    return NotFound(
+        Text(en=f"There is no run “{run_id}”.", zh=f"没有部署“{run_id}”。"),
+        Text(
+            en="`slipway list` and `slipway history` name the runs.", zh="用 `slipway list` 或 `slipway history` 查看。"
+        ),
+        "run",
+    )

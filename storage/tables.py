@@ -1,0 +1,43 @@
+"""The rows. `migrations` makes the tables; a test holds the two together."""
+
+from __future__ import annotations
+
+from sqlmodel import Field, SQLModel
+
+
+class RunRow(SQLModel, table=True):
+    """One run. Values of the vocabulary are JSON; times are ISO 8601 in UTC, so they sort as text."""
+
+    __tablename__ = "run"
+
+    id: str = Field(primary_key=True)
+    name: str
+    state: str
+    engine: str
+    model: str
+    target: str
+    spec: str
+    plan: str
+    spec_digest: str
+    created_at: str
+    ready_at: str | None = None
+    finished_at: str | None = None
+    attempt: int = 1
+    stop_asked: bool = False
+    endpoint: str | None = None
+    trouble: str | None = None
+    answer: str | None = None
+    measured: str = "{}"
+
+
+class EventRow(SQLModel, table=True):
+    """One event. `seq` grows over all runs, so it serves as the cursor of any viewer."""
+
+    __tablename__ = "event"
+
+    seq: int | None = Field(default=None, primary_key=True)
+    run: str
+    step: str | None = None
+    kind: str
+    at: str
+    body: str

@@ -48,12 +48,17 @@ class MigInstance(Frozen):
 
 
 class Gpu(Frozen):
-    """One GPU. `sm` is the compute capability as one number: 86 for 8.6. None: not known, see `Hardware.unknown`."""
+    """One GPU. `sm` is the compute capability as one number: 86 for 8.6. None: not known, see `Hardware.unknown`.
+
+    `data_centre` is whether NVIDIA sells it for data centres, which decides forward compatibility of drivers. None: the
+    name table says (assets/gpus.csv), and a name that it lacks counts as no.
+    """
 
     name: str
     index: int | None = None
     uuid: str | None = None
     sm: int | None = None
+    data_centre: bool | None = None
     memory_total_mib: int | None = None
     memory_free_mib: int | None = None
     temperature_c: int | None = None
@@ -73,12 +78,14 @@ class Disk(Frozen):
 
 
 class Docker(Frozen):
-    """The container engine. `why` says why it is not reachable or a fact is not known."""
+    """The container engine. `why` says why it is not reachable or a fact is not known. `host` is where it was asked."""
 
     reachable: bool = False
+    host: str | None = None  # unix:///var/run/docker.sock, tcp://build-host:2376
     version: str | None = None
     api_version: str | None = None
     root: str | None = None
+    images: str | None = None  # folder on this machine where pulled images lie; None: not on this machine
     nvidia_runtime: bool | None = None
     cdi: bool | None = None
     buildx: bool | None = None

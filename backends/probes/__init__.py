@@ -1,0 +1,1 @@
+"""Probes read the world into frozen facts. They decide nothing and change nothing."""

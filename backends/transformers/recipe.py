@@ -27,7 +27,7 @@ def why_not(spec: Spec, hardware: Hardware, model: Model) -> tuple[Text, ...]:
         reasons.append(
             Text(en="The embedded engine runs on the local target only.", zh="内嵌引擎只能在本机目标上运行。")
         )
-    if hardware.os is not None and not hardware.os.lower().startswith("linux"):
+    if hardware.os is not None and hardware.os.startswith(("macOS", "Darwin", "Windows")):
         reasons.append(
             Text(
                 en=f"The embedded Triton server runs on Linux; this is {hardware.os}.",

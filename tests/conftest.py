@@ -1,0 +1,83 @@
+"""What the tests share: homes, the embedded runtime, waiting for a condition."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from storage.store import Store
+
+T = TypeVar("T")
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
+
+
+def until(look: Callable[[], T], timeout_s: float = 30.0, what: str = "") -> T:
+    """Looks until it sees something true, and returns it; fails loudly after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    pause = 0.01
+    while True:
+        seen = look()
+        if seen:
+            return seen
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s} s: {what or look}; last seen: {seen!r}")
+        time.sleep(pause)  # the pause between two looks of a bounded wait, not a guess at a duration
+        pause = min(pause * 1.5, 0.2)
+
+
+def missing(part: str) -> None:
+    """Skips by name with the reason; in CI a missing part is an error."""
+    if IN_CI:
+        pytest.fail(f"{part} is missing, and nothing may be skipped in CI")
+    pytest.skip(f"{part} is missing")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An empty data folder."""
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def store(home: Path) -> Iterator[Store]:
+    """A store in an empty data folder."""
+    store = Store(home)
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def live_home() -> Path:
+    """The data folder that holds the embedded runtime; `make test` prepares it."""
+    return Path(os.environ.get("SLIPWAY_TEST_HOME") or Path.home() / ".cache" / "slipway-test")
+
+
+@pytest.fixture(scope="session")
+def runtime_dir(live_home: Path) -> Path:
+    """The embedded runtime: tritonserver, PyTorch, transformers."""
+    runtime = Path(os.environ.get("SLIPWAY_RUNTIME") or live_home / "runtime")
+    if not (runtime / "tritonserver.json").exists():
+        missing(f"the embedded runtime in {runtime} (make test prepares it)")
+    return runtime
+
+
+@pytest.fixture(scope="session")
+def runtime_python(runtime_dir: Path) -> Path:
+    """The interpreter of the embedded runtime, which has PyTorch."""
+    return runtime_dir / "bin" / "python"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser of the live page tests."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        missing("chromium (apt install chromium)")
+        raise AssertionError
+    return found

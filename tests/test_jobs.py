@@ -1,0 +1,290 @@
+"""Runs, with real worker processes: started once, outliving everybody, true after any death."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.__main__ import control as make_control
+from app.control import Control
+from app.jobs import RunFolder, hold
+from backends.errors import Conflict
+from backends.runs import State
+from backends.steps import Plan, Service, Task
+from backends.text import same
+from tests.conftest import until
+from tests.plans import plan, python
+from tests.test_local_target import SERVER
+
+ROOT = Path(__file__).resolve().parent.parent
+GATE = (
+    "import pathlib, time\nprint('at the gate', flush=True)\n"
+    "while not pathlib.Path({gate!r}).exists(): time.sleep(0.02)"
+)
+
+
+@pytest.fixture
+def control(home: Path) -> Iterator[Control]:
+    control = make_control({"home": str(home)})
+    yield control
+    for run in control.open_runs():
+        control.stop(run.id)
+        until(lambda run=run: not control.run(run.id).state.is_open(), 20)
+
+
+def gate(home: Path, step_id: str = "gate", **more: object) -> Task:
+    """A task that waits until `open_gate`."""
+    return python(step_id, GATE.format(gate=str(home / "open")), **more)
+
+
+def open_gate(home: Path) -> None:
+    (home / "open").touch()
+
+
+def server(code: str = SERVER) -> Service:
+    return Service(id="serve", title=same("serve"), argv=(sys.executable, "-c", code, "{port.http}"), model="m")
+
+
+def at_gate(control: Control, run_id: str, step: str = "gate") -> bool:
+    return any("at the gate" in line for line in control.log(run_id, step).lines)
+
+
+def worker_of(control: Control, run_id: str) -> psutil.Process:
+    """The worker process of a run."""
+
+    def look() -> psutil.Process | None:
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            if "work" in words and run_id in words:
+                return process
+        return None
+
+    return until(look, 10, "a worker")
+
+
+def over(control: Control, run_id: str, timeout_s: float = 30) -> State:
+    """The state that a run comes to: serving, or its end."""
+
+    def look() -> State | None:
+        state = control.run(run_id).state
+        return state if state is State.SERVING or not state.is_open() else None
+
+    return until(look, timeout_s)
+
+
+def test_a_run_without_a_server_comes_to_its_end(control: Control) -> None:
+    run = control.start_plan(plan(python("one", "print('1')"), python("two", "print('2')"))).run
+    assert over(control, run.id) is State.DONE
+    assert [view.standing for view in control.steps(run.id)] == ["done", "done"]
+    assert control.log(run.id, "two").lines == ("2",)
+
+
+def test_a_step_that_fails_ends_the_run_and_says_why(control: Control) -> None:
+    run = control.start_plan(plan(python("one", "print('why'); raise SystemExit(4)"), python("two", "print(2)"))).run
+    assert over(control, run.id) is State.FAILED
+    trouble = control.run(run.id).trouble
+    assert trouble is not None
+    assert (trouble.step, trouble.exit_status, trouble.last_lines) == ("one", 4, ("why",))
+    assert [view.standing for view in control.steps(run.id)] == ["failed", "waiting"]
+
+
+def test_a_failed_run_goes_on_from_the_step_that_failed(control: Control, home: Path) -> None:
+    code = f"import pathlib, sys; sys.exit(0 if pathlib.Path({str(home / 'open')!r}).exists() else 1)"
+    run = control.start_plan(plan(python("one", "print('once')"), python("two", code))).run
+    assert over(control, run.id) is State.FAILED
+    open_gate(home)
+    assert control._store.reopen(run.id, run.plan)
+    folder = RunFolder(home, run.id)
+    until(lambda: (held := hold(folder.lock)) and not held.close(), 5, "the worker to let go")
+    with hold(folder.lock) as held:
+        control._spawn(run.id, held)
+    assert over(control, run.id) is State.DONE
+    assert [view.standing for view in control.steps(run.id)] == ["skipped", "done"]
+    assert control.log(run.id, "one").lines == ("once",)
+
+
+def test_a_run_outlives_the_program_that_started_it(control: Control, home: Path) -> None:
+    code = (
+        "import sys, os, signal; from app.__main__ import control; from backends.steps import Plan\n"
+        "made = Plan.model_validate_json(sys.stdin.read())\n"
+        "print(control({'home': sys.argv[1]}).start_plan(made).run.id, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    made = plan(gate(home), python("after", "print('after')"))
+    starter = subprocess.run(
+        (sys.executable, "-c", code, str(home)), input=made.model_dump_json(), text=True, capture_output=True, cwd=ROOT
+    )
+    assert starter.returncode == -signal.SIGKILL
+    run_id = starter.stdout.strip()
+    until(lambda: at_gate(control, run_id))
+    control.recover()
+    assert control.run(run_id).state is State.RUNNING
+    open_gate(home)
+    assert over(control, run_id) is State.DONE
+
+
+def test_a_killed_worker_leaves_a_lost_run_and_no_process(control: Control, home: Path) -> None:
+    run = control.start_plan(plan(python("before", "print('kept')"), gate(home))).run
+    until(lambda: at_gate(control, run.id))
+    worker_of(control, run.id).kill()
+    until(lambda: (control.recover() or control.run(run.id).state) is State.LOST, 10)
+    assert control._target.find(run.id).processes == 0
+    assert control.log(run.id, "before").lines == ("kept",)
+    assert [view.standing for view in control.steps(run.id)] == ["done", "lost"]
+    assert control.run(run.id).trouble.step == "gate"
+
+
+def test_a_server_whose_worker_was_killed_is_adopted(control: Control) -> None:
+    run = control.start_plan(plan(server())).run
+    assert over(control, run.id) is State.SERVING
+    served = control._target._service(run.id)
+    worker = worker_of(control, run.id)
+    worker.kill()
+    worker.wait(10)
+    control.recover()
+    assert worker_of(control, run.id).pid != worker.pid
+    assert control._target._service(run.id) == served
+    assert control.run(run.id).state is State.SERVING
+    control.stop(run.id)
+    until(lambda: control.run(run.id).state is State.STOPPED, 15)
+    assert control._target.find(run.id).processes == 0
+
+
+def test_a_server_that_ends_by_itself_is_told_with_its_last_lines(control: Control) -> None:
+    run = control.start_plan(plan(server())).run
+    assert over(control, run.id) is State.SERVING
+    control._target._service(run.id).kill()
+    until(lambda: control.run(run.id).state is State.FAILED, 10)
+    trouble = control.run(run.id).trouble
+    assert trouble.exit_status == -signal.SIGKILL
+    assert "SIGKILL" in trouble.message.en
+    assert trouble.last_lines == ("listening",)
+
+
+@pytest.mark.parametrize("stage", ["gate", "serve"])
+def test_stop_ends_a_run_within_seconds_and_leaves_no_process(control: Control, home: Path, stage: str) -> None:
+    steps = (gate(home),) if stage == "gate" else (server(),)
+    run = control.start_plan(plan(*steps)).run
+    if stage == "gate":
+        until(lambda: at_gate(control, run.id))
+    else:
+        assert over(control, run.id) is State.SERVING
+    control.stop(run.id)
+    until(lambda: control.run(run.id).state is State.STOPPED, 10)
+    assert control._target.find(run.id).processes == 0
+
+
+def test_two_terminals_start_the_same_deployment_once(control: Control, home: Path) -> None:
+    code = (
+        "import sys; from app.__main__ import control; from backends.steps import Plan\n"
+        "made = Plan.model_validate_json(sys.argv[2])\n"
+        "started = control({'home': sys.argv[1]}).start_plan(made)\n"
+        "print(started.run.id, started.created)\n"
+    )
+    made = plan(gate(home)).model_dump_json()
+    both = [
+        subprocess.Popen((sys.executable, "-c", code, str(home), made), stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        for _ in range(2)
+    ]
+    told = sorted(one.communicate(timeout=60)[0].split() for one in both)
+    assert told[0][0] == told[1][0]
+    assert sorted(word[1] for word in told) == ["False", "True"]
+    assert len(control.open_runs()) == 1
+
+
+def test_another_deployment_may_not_take_an_open_name(control: Control, home: Path) -> None:
+    made = plan(gate(home))
+    control.start_plan(made)
+    other = made.model_copy(update={"spec": made.spec.model_copy(update={"precision": "fp32"})})
+    with pytest.raises(Conflict, match="Choose another name") as refused:
+        control.start_plan(other)
+    assert refused.value.field == "name"
+
+
+def test_a_step_that_serves_two_runs_is_done_once(control: Control, home: Path) -> None:
+    counted = home / "count"
+    code = GATE.format(gate=str(home / "open")) + f"\nopen({str(counted)!r}, 'a').write('x')"
+    shared = python("shared", code, shared=True)
+    first = control.start_plan(plan(shared, name="a")).run
+    until(lambda: at_gate(control, first.id, "shared"))
+    second = control.start_plan(plan(shared, name="b")).run
+    until(lambda: any(event.kind == "note" for event in control.events(second.id)))
+    open_gate(home)
+    assert over(control, first.id) is State.DONE
+    assert over(control, second.id) is State.DONE
+    assert counted.read_text() == "x"
+    assert control.steps(second.id)[0].standing == "skipped"
+
+
+def test_a_result_that_has_gone_is_made_again(control: Control, home: Path) -> None:
+    result = home / "result"
+    step = python("make", f"open({str(result)!r}, 'w').write('x')", shared=True, outputs=(str(result),))
+    assert over(control, control.start_plan(plan(step, name="a")).run.id) is State.DONE
+    result.unlink()
+    again = control.start_plan(plan(step, name="b")).run
+    assert over(control, again.id) is State.DONE
+    assert control.steps(again.id)[0].standing == "done"
+    assert result.exists()
+
+
+def test_a_locked_database_loses_no_event(control: Control, home: Path) -> None:
+    run = control.start_plan(plan(gate(home), python("after", "print(1)"))).run
+    until(lambda: at_gate(control, run.id))
+    other = sqlite3.connect(home / "slipway.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    open_gate(home)
+    until(lambda: RunFolder(home, run.id).log("gate").exists())
+    other.execute("ROLLBACK")
+    other.close()
+    assert over(control, run.id) is State.DONE
+    kinds = [(event.step, event.kind.value) for event in control.events(run.id) if event.kind != "progress"]
+    assert kinds == [("gate", "started"), ("gate", "done"), ("after", "started"), ("after", "done")]
+
+
+def test_a_second_worker_for_one_run_is_refused(control: Control, home: Path) -> None:
+    run = control.start_plan(plan(gate(home))).run
+    until(lambda: at_gate(control, run.id))
+    second = subprocess.run(
+        (sys.executable, "-m", "app", "--home", str(home), "work", run.id), capture_output=True, text=True, cwd=ROOT
+    )
+    assert second.returncode == Conflict.exit_code
+    assert "Traceback" not in second.stderr
+
+
+def test_an_ended_worker_is_no_zombie(control: Control) -> None:
+    run = control.start_plan(plan(python("one", "pass"))).run
+    assert over(control, run.id) is State.DONE
+    until(lambda: not psutil.Process().children(), 10, "children to be reaped")
+
+
+def test_what_a_run_keeps_can_be_read_by_its_owner_only(control: Control, home: Path) -> None:
+    run = control.start_plan(plan(python("one", "pass"))).run
+    over(control, run.id)
+    assert (home / "runs" / run.id / "logs").stat().st_mode & 0o077 == 0
+    assert home.stat().st_mode & 0o077 == 0
+
+
+def test_the_plan_that_ran_is_the_plan_that_was_shown(control: Control) -> None:
+    made = plan(python("one", "pass"))
+    run = control.start_plan(made).run
+    over(control, run.id)
+    assert Plan.model_validate(json.loads(control.run(run.id).plan.model_dump_json())) == made
+
+
+def test_no_secret_of_the_environment_is_kept(control: Control, home: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecretvalue123")
+    step = python("one", "import os; print(os.environ['HF_TOKEN'])", pass_env=("HF_TOKEN",))
+    run = control.start_plan(plan(step)).run
+    assert over(control, run.id) is State.DONE
+    kept = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
+    assert b"hf_verysecretvalue123" not in kept
+    assert os.environ["HF_TOKEN"] == "hf_verysecretvalue123"

@@ -1,0 +1,89 @@
+"""Log text, as it is shown: whole lines by byte cursor, fit for a page whatever a program wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.logs import LONGEST_LINE, last_lines, read, shown
+
+
+def test_a_line_is_held_back_until_it_ends(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"one\ntw")
+    page = read(log)
+    assert page.lines == ("one",)
+    log.write_bytes(b"one\ntwo\n")
+    assert read(log, page.cursor).lines == ("two",)
+
+
+def test_the_last_line_without_end_is_shown_when_nothing_more_comes(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"one\ntwo")
+    page = read(log, ended=True)
+    assert page.lines == ("one", "two")
+    assert page.ended
+
+
+def test_pages_of_any_size_give_the_whole_log_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    lines = [f"line {number} {'x' * (number % 50)}" for number in range(500)]
+    log.write_text("\n".join(lines) + "\n")
+    for limit in (100, 777, 100_000):
+        seen: list[str] = []
+        cursor = 0
+        while (page := read(log, cursor, limit, ended=True)).cursor != cursor:
+            seen += page.lines
+            cursor = page.cursor
+        assert seen == lines
+
+
+@given(
+    st.lists(
+        st.text(alphabet=st.characters(blacklist_characters="\n\r", blacklist_categories=("Cs", "Cc"))), max_size=20
+    )
+)
+def test_text_in_any_script_survives(tmp_path_factory, lines: list[str]) -> None:
+    log = tmp_path_factory.mktemp("log") / "log"
+    log.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    assert list(read(log, ended=True).lines) == [shown(line) for line in lines]
+
+
+def test_a_progress_bar_is_shown_as_it_stands_now() -> None:
+    assert shown("10%\r50%\r100%") == "100%"
+    assert shown("done\r") == "done"
+
+
+def test_colours_and_control_characters_are_taken_out() -> None:
+    assert shown("\x1b[31mred\x1b[0m \x1b]0;title\x07plain") == "red plain"
+    assert shown("a\x00b\x07c") == "a\ufffdb\ufffdc"
+
+
+def test_a_line_of_five_megabytes_is_shown_by_its_head(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * 5_000_000 + b"\nafter\n")
+    cursor, seen = 0, []
+    while (page := read(log, cursor, ended=True)).cursor != cursor:
+        seen += page.lines
+        cursor = page.cursor
+    assert seen[-1].endswith("after")
+    assert max(map(len, seen)) < LONGEST_LINE + 50
+
+
+def test_bytes_that_are_no_text_do_not_stop_the_reader(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"\xff\xfe\x00\n ok\n")
+    assert read(log).lines[1] == " ok"
+
+
+def test_a_log_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
+    assert read(tmp_path / "none").lines == ()
+    assert last_lines(tmp_path / "none") == ()
+
+
+def test_the_last_lines_are_the_last_that_say_something(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("a\n\nb\n\n\n")
+    assert last_lines(log, 1) == ("b",)

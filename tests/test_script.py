@@ -1,0 +1,100 @@
+"""The exported script does what the plan does, by hand; proved by running it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from backends.script import script, word
+from backends.steps import File, Plan, Service, WriteFiles
+from backends.text import same
+from tests.conftest import until
+from tests.plans import plan, python
+from tests.test_local_target import HOSTILE, SERVER
+
+
+def run_script(made: Plan, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    places = {"home": str(home), "assets": "/nowhere", "python": sys.executable}
+    text = script(made, places, lambda name: f"asset {name}\n")
+    return subprocess.run(
+        ("sh",), input=text, text=True, capture_output=True, env=os.environ | more, timeout=60, check=False
+    )
+
+
+def test_a_script_does_the_steps_in_order(home: Path) -> None:
+    done = run_script(plan(python("one", "print('one')"), python("two", "print('two')")), home)
+    assert (done.returncode, done.stdout) == (0, "one\ntwo\n"), done.stderr
+
+
+def test_a_script_ends_at_the_step_that_fails(home: Path) -> None:
+    done = run_script(plan(python("one", "raise SystemExit(7)"), python("two", "print('two')")), home)
+    assert (done.returncode, done.stdout) == (7, "")
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_value_stays_one_word_in_a_script(home: Path, value: str) -> None:
+    step = python("one", "import sys; print(ascii(sys.argv[1:]))")
+    done = run_script(plan(step.model_copy(update={"argv": (*step.argv, value, f"{{home}}/{value}")})), home)
+    assert done.stdout.strip() == ascii([value, f"{home}/{value}"]), done.stderr
+
+
+def test_files_come_out_as_they_were_planned(home: Path) -> None:
+    text = "dollar $HOME `date` \\ back\nplace {port.http} and {other}\n"
+    files = (File(path="a/b.txt", text=text), File(path="c.txt", text="$x {brace}"), File(path="d", asset="x/y"))
+    step = WriteFiles(id="w", title=same("w"), folder="{run}/files", files=files)
+    done = run_script(plan(step), home, HTTP_PORT="8123")
+    assert done.returncode == 0, done.stderr
+    folder = home / "runs" / "demo" / "files"
+    assert (folder / "a" / "b.txt").read_text() == "dollar $HOME `date` \\ back\nplace 8123 and {other}\n"
+    assert (folder / "c.txt").read_text() == "$x {brace}\n"
+    assert (folder / "d").read_text() == "asset x/y\n"
+
+
+def test_a_shared_step_is_done_once_by_a_script_too(home: Path) -> None:
+    made = plan(python("one", "print('one')", shared=True))
+    assert run_script(made, home).stdout == "one\n"
+    assert run_script(made, home).stdout == ""
+
+
+def test_a_script_serves_until_it_is_interrupted(home: Path, tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    serve = Service(id="serve", title=same("s"), argv=(sys.executable, "-c", SERVER, "{port.http}"), model="m")
+    places = {"home": str(home), "assets": "/nowhere", "python": sys.executable}
+    path = tmp_path / "by-hand.sh"
+    path.write_text(script(plan(serve), places, str))
+    child = subprocess.Popen(
+        ("sh", str(path)), env=os.environ | {"HTTP_PORT": str(port)}, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    until(lambda: "serving" in child.stdout.readline(), 30)
+    url = f"http://127.0.0.1:{port}/v2/health/ready"
+    with urllib.request.urlopen(url) as answer:
+        assert answer.status == 200
+    child.send_signal(signal.SIGTERM)
+    child.wait(20)
+    with pytest.raises(OSError):
+        urllib.request.urlopen(url, timeout=2)
+
+
+def test_a_script_whose_server_dies_says_so(home: Path) -> None:
+    code = "print('no model', flush=True); raise SystemExit(5)"
+    serve = Service(id="serve", title=same("s"), argv=(sys.executable, "-c", code), model="m")
+    done = run_script(plan(serve), home, HTTP_PORT="1")
+    assert done.returncode == 1
+    assert "no model" in done.stderr
+
+
+def test_a_plain_word_stays_readable() -> None:
+    assert word("{runtime}/bin/python") == '"${RUNTIME}"/bin/python'
+    assert word("--http-port={port.http}") == '--http-port="$HTTP_PORT"'
+    assert word("torch==2.13.0+cpu") == "torch==2.13.0+cpu"

@@ -35,6 +35,7 @@ class Family(Frozen):
     qk_norm: Literal["head"] | None = None
     positions: int | None = None
     embed_norm: bool = False
+    context_scaled: bool = False
     experts: str | None = None
     router_bias: bool = False
     head: str = "lm_head.weight"

@@ -174,7 +174,7 @@ def read_config(config: Mapping[str, object]) -> Shapes:
         architecture=named[0] if named else model_type,
         model_type=model_type,
         encoder_decoder=encoder_decoder,
-        context=_context(reader, facts),
+        context=_context(reader, kind, facts),
         sliding_window=_window(reader, kind),
         dtype=dtype,
         quantisation=quantisation,
@@ -197,7 +197,7 @@ def _kv_heads(reader: _Reader, kind: Family | None, given: int | None, heads: in
     return given or heads
 
 
-def _context(reader: _Reader, facts: dict[str, int | float | str | bool]) -> int | None:
+def _context(reader: _Reader, kind: Family | None, facts: dict[str, int | float | str | bool]) -> int | None:
     """Longest context, rope scaling counted in.
 
     linear and dynamic scale the length that config.json gives; yarn scales the length of training; llama3 and longrope
@@ -220,7 +220,7 @@ def _context(reader: _Reader, facts: dict[str, int | float | str | bool]) -> int
     if how == "yarn":
         base = facts.get("context_trained", context)
         return max(context, int(float(base) * factor))
-    if how in ("linear", "dynamic", "ntk"):
+    if how in ("linear", "dynamic", "ntk") and not (kind and kind.context_scaled):
         facts.setdefault("context_trained", context)
         return int(context * factor)
     return context
@@ -310,7 +310,7 @@ def _counted(
         inner=int(facts.get("expert_intermediate_size", 0)) or sizes["intermediate_size"] or 0,
         vocab=sizes["vocab_size"] or 0,
         tied=bool(tied),
-        positions=0 if kind.positions is None else (_context(reader, {}) or 0) + kind.positions,
+        positions=0 if kind.positions is None else (_context(reader, kind, {}) or 0) + kind.positions,
         experts=experts or 0,
         gated=kind.mlp == "gated" or (kind.mlp == "feed_forward_proj" and said.startswith("gated")),
         encoder_layers=int(facts.get("encoder_layers", sizes["layers"] or 0)),

@@ -1,0 +1,110 @@
+"""A hub of our own on loopback, speaking the paths of Hugging Face and ModelScope that Slipway reads."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+@dataclass
+class Hub:
+    """What the hub has: folders by model id, ids that are gated, and the token that opens them. `asked` is its log."""
+
+    models: dict[str, Path] = field(default_factory=dict)
+    gated: set[str] = field(default_factory=set)
+    token: str = "hf_open_sesame"
+    status: int | None = None  # answer everything with this status
+    asked: list[tuple[str, str | None]] = field(default_factory=list)  # path, Range
+    tokens: set[str] = field(default_factory=set)
+    url: str = ""
+
+
+def _answer(hub: Hub, handler: BaseHTTPRequestHandler) -> None:
+    parts = urlsplit(handler.path)
+    path = unquote(parts.path)
+    hub.asked.append((path, handler.headers.get("Range")))
+    given = (handler.headers.get("Authorization") or "").removeprefix("Bearer ")
+    if given:
+        hub.tokens.add(given)
+    if hub.status is not None:
+        return _send(handler, hub.status, b"{}")
+    if path.startswith("/api/v1/models/"):
+        return _modelscope(hub, handler, path, {k: v[0] for k, v in parse_qs(parts.query).items()}, given)
+    listing = path.startswith("/api/models/")
+    words = path.removeprefix("/api/models/").lstrip("/").split("/")
+    model = "/".join(words[:2])
+    if model not in hub.models:
+        return _send(handler, 401 if not given else 404, b"{}", {"X-Error-Code": "RepoNotFound"})
+    if words[3] == "nowhere":
+        return _send(handler, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+    folder = hub.models[model]
+    if listing:
+        files = [{"rfilename": f.name, "size": f.stat().st_size} for f in sorted(folder.iterdir())]
+        return _send(handler, 200, json.dumps({"id": model, "siblings": files}).encode())
+    if model in hub.gated and given != hub.token:
+        return _send(handler, 403 if given else 401, b"{}", {"X-Error-Code": "GatedRepo"})
+    return _send_file(handler, folder / words[4])
+
+
+def _modelscope(hub: Hub, handler: BaseHTTPRequestHandler, path: str, query: dict[str, str], given: str) -> None:
+    words = path.removeprefix("/api/v1/models/").split("/")
+    model = "/".join(words[:2])
+    if model not in hub.models:
+        return _send(handler, 404, b'{"Code": 10010205001, "Success": false}')
+    if model in hub.gated and given != hub.token:
+        return _send(handler, 403, b'{"Code": 10010202003, "Success": false}')
+    folder = hub.models[model]
+    if words[-1] == "files":
+        files = [{"Path": f.name, "Size": f.stat().st_size, "Type": "blob"} for f in sorted(folder.iterdir())]
+        return _send(handler, 200, json.dumps({"Code": 200, "Data": {"Files": files}}).encode())
+    return _send_file(handler, folder / query["FilePath"])
+
+
+def _send_file(handler: BaseHTTPRequestHandler, path: Path) -> None:
+    asked = handler.headers.get("Range")
+    if asked is None:
+        return _send(handler, 200, path.read_bytes())
+    first, last = (int(number) for number in asked.removeprefix("bytes=").split("-"))
+    with path.open("rb") as file:
+        file.seek(first)
+        return _send(handler, 206, file.read(last - first + 1))
+
+
+def _send(handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+    handler.send_response(status)
+    for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+@contextmanager
+def serving(hub: Hub) -> Iterator[Hub]:
+    """The hub on a free port of loopback while the block runs."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            _answer(hub, self)
+
+        def log_message(self, *words: object) -> None:
+            """Says nothing: `asked` is the log."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

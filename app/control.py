@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from app.jobs import RunFolder, Worker, hold
+from app.monitor import Monitor, Sampler
 from app.settings import ASSETS, PROJECT, Settings
 from backends import client, logs, recipes
 from backends import script as scripts
@@ -54,6 +55,7 @@ class Control:
         self._target = target
         self._hardware: tuple[float, Hardware] | None = None
         self._looking = threading.Lock()
+        self._sampler = Sampler(self.serving, lambda run_id: target.find(run_id).memory_mib)
 
     # --- looking --------------------------------------------------------------------------------------------------
 
@@ -304,6 +306,16 @@ class Control:
         async with aclosing(talk(run.spec.engine, run.endpoint, chat)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    # --- watching -------------------------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Begins to watch the machine and the running servers; the panel calls it once."""
+        self._sampler.start()
+
+    def monitor(self) -> Monitor:
+        """The newest sample of everything that is watched."""
+        return self._sampler.now
 
     # --- within ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,248 @@
+"""Watches the machine and every running server: one sampler for all visitors, fifteen minutes kept."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import psutil
+
+from backends.probes import graphics
+from backends.probes.server import Histogram, Look, look
+from backends.runs import Run
+from backends.spec import Frozen, Gpu
+from backends.transformers import metrics
+
+PERIOD_S = 1.0
+KEPT_S = 900
+GPU_PERIOD_S = 2.0
+WINDOW_S = 10.0  # over which rates and quantiles are taken
+FORGET_S = 60.0
+
+Series = tuple[tuple[float, float | None], ...]  # (seconds since the epoch, value); None is a gap
+
+
+class ServerSample(Frozen):
+    """One server now. None: not known, or this engine cannot tell."""
+
+    run: str
+    name: str
+    engine: str
+    model: str
+    ready: bool
+    uptime_s: float | None = None
+    requests: float | None = None
+    failures: float | None = None
+    cancelled: float | None = None
+    active: float | None = None
+    queued: float | None = None
+    tokens: float | None = None
+    tokens_per_s: float | None = None
+    first_token_ms_p50: float | None = None
+    first_token_ms_p95: float | None = None
+    queue_ms_p50: float | None = None
+    memory_mib: float | None = None
+    history: dict[str, Series] = {}
+
+
+class HostSample(Frozen):
+    """The machine now."""
+
+    cpu_percent: float | None = None
+    ram_used_mib: float | None = None
+    ram_total_mib: float | None = None
+    history: dict[str, Series] = {}
+
+
+class GpuSample(Frozen):
+    """One GPU now."""
+
+    gpu: Gpu
+    history: dict[str, Series] = {}
+
+
+class Monitor(Frozen):
+    """What the Monitor page shows. `seq` grows with each sample."""
+
+    seq: int = 0
+    at: float = 0.0
+    host: HostSample = HostSample()
+    gpus: tuple[GpuSample, ...] = ()
+    servers: tuple[ServerSample, ...] = ()
+
+
+class _Past:
+    """The recent past of one server, machine or GPU: named series, and looks for rates."""
+
+    def __init__(self) -> None:
+        self.series: dict[str, deque[tuple[float, float | None]]] = {}
+        self.looks: deque[tuple[float, Look]] = deque()
+        self.seen = time.monotonic()
+
+    def add(self, now: float, **values: float | None) -> None:
+        for name, value in values.items():
+            kept = self.series.setdefault(name, deque())
+            kept.append((now, value))
+            while kept and kept[0][0] < now - KEPT_S:
+                kept.popleft()
+
+    def history(self) -> dict[str, Series]:
+        return {name: tuple(points) for name, points in self.series.items()}
+
+
+class Sampler:
+    """Samples once a second in a thread of its own. `serving` tells whom to watch; `memory_mib` what a run uses."""
+
+    def __init__(self, serving: Callable[[], Sequence[Run]], memory_mib: Callable[[str], float | None]) -> None:
+        self._serving = serving
+        self._memory = memory_mib
+        self._now = Monitor()
+        self._host = _Past()
+        self._servers: dict[str, _Past] = {}
+        self._gpu_past: dict[int, _Past] = {}
+        self._gpus: tuple[Gpu, ...] = ()
+        self._end = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._client = httpx.Client(trust_env=False)
+        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="look")
+        self._memories: dict[str, tuple[float, float | None]] = {}
+
+    def start(self) -> None:
+        """Begins to sample; a second call does nothing."""
+        if not self._threads:
+            for work in (self._sample_forever, self._look_at_gpus):
+                thread = threading.Thread(target=work, daemon=True, name="sampler")
+                thread.start()
+                self._threads.append(thread)
+
+    def stop(self) -> None:
+        """Ends sampling."""
+        self._end.set()
+        self._pool.shutdown(wait=False)
+
+    @property
+    def now(self) -> Monitor:
+        """The newest sample: one value for all visitors."""
+        return self._now
+
+    def _sample_forever(self) -> None:
+        psutil.cpu_percent()
+        following = time.monotonic()
+        while not self._end.wait(max(0.0, following - time.monotonic())):
+            following = max(following + PERIOD_S, time.monotonic())
+            self._now = self.sample()
+
+    def sample(self) -> Monitor:
+        """One sample of everything."""
+        now = time.time()
+        runs = [run for run in self._serving() if run.endpoint is not None]
+        looks = list(self._pool.map(self._look, runs))
+        servers = tuple(self._server(run, seen, now) for run, seen in zip(runs, looks, strict=True))
+        self._forget({run.id for run in runs})
+        memory = psutil.virtual_memory()
+        cpu, used = psutil.cpu_percent(), (memory.total - memory.available) / 2**20
+        self._host.add(now, cpu_percent=cpu, ram_used_mib=used)
+        host = HostSample(
+            cpu_percent=cpu, ram_used_mib=used, ram_total_mib=memory.total / 2**20, history=self._host.history()
+        )
+        return Monitor(seq=self._now.seq + 1, at=now, host=host, gpus=self._gpu_samples(now), servers=servers)
+
+    def _look(self, run: Run) -> Look:
+        if run.endpoint is None:
+            return Look(ready=False)
+        return look(self._client, run.endpoint)
+
+    def _server(self, run: Run, seen: Look, now: float) -> ServerSample:
+        past = self._servers.setdefault(run.id, _Past())
+        past.seen = time.monotonic()
+        earlier = past.looks[0] if past.looks else None
+        past.looks.append((now, seen))
+        while len(past.looks) > 1 and past.looks[0][0] < now - WINDOW_S:
+            past.looks.popleft()
+        values = seen.values
+        rate = first = queue = None
+        if earlier is not None and now > earlier[0]:
+            rate = _rate(metrics.TOKENS, earlier[1], seen, now - earlier[0])
+            first = _recent(metrics.FIRST_TOKEN_MS, earlier[1], seen)
+            queue = _recent(metrics.QUEUE_MS, earlier[1], seen)
+        failures = values.get(metrics.FAILED, values.get("nv_inference_request_failure"))
+        sample = ServerSample(
+            run=run.id,
+            name=run.name,
+            engine=run.spec.engine,
+            model=run.spec.model.id,
+            ready=seen.ready,
+            uptime_s=None if run.ready_at is None else now - run.ready_at.timestamp(),
+            requests=values.get("nv_inference_count", values.get("nv_inference_request_success")),
+            failures=failures,
+            cancelled=values.get(metrics.CANCELLED),
+            active=values.get(metrics.ACTIVE),
+            queued=values.get(metrics.QUEUED),
+            tokens=values.get(metrics.TOKENS),
+            tokens_per_s=rate,
+            first_token_ms_p50=first.quantile(0.5) if first else None,
+            first_token_ms_p95=first.quantile(0.95) if first else None,
+            queue_ms_p50=queue.quantile(0.5) if queue else None,
+            memory_mib=self._memory_of(run.id),
+        )
+        past.add(
+            now,
+            tokens_per_s=sample.tokens_per_s,
+            requests=sample.requests,
+            active=sample.active,
+            queued=sample.queued,
+            first_token_ms_p50=sample.first_token_ms_p50,
+        )
+        return sample.model_copy(update={"history": past.history()})
+
+    def _memory_of(self, run_id: str) -> float | None:
+        """What a server's processes use; looked at every five seconds, since it reads each process."""
+        kept = self._memories.get(run_id)
+        if kept is None or time.monotonic() - kept[0] > 5.0:
+            kept = (time.monotonic(), self._memory(run_id))
+            self._memories[run_id] = kept
+        return kept[1]
+
+    def _forget(self, living: set[str]) -> None:
+        for run_id in [one for one in self._servers if one not in living]:
+            if time.monotonic() - self._servers[run_id].seen > FORGET_S:
+                del self._servers[run_id]
+                self._memories.pop(run_id, None)
+
+    def _look_at_gpus(self) -> None:
+        """GPUs are read in a thread of their own: a driver that hangs then stops nothing else."""
+        while not self._end.is_set():
+            with contextlib.suppress(OSError):
+                self._gpus = graphics.read(timeout_s=5.0).gpus
+            if not self._gpus:
+                return  # no GPU here; one does not appear while the machine runs
+            self._end.wait(GPU_PERIOD_S)
+
+    def _gpu_samples(self, now: float) -> tuple[GpuSample, ...]:
+        samples = []
+        for number, gpu in enumerate(self._gpus):
+            past = self._gpu_past.setdefault(number, _Past())
+            used = None
+            if gpu.memory_total_mib is not None and gpu.memory_free_mib is not None:
+                used = float(gpu.memory_total_mib - gpu.memory_free_mib)
+            load = None if gpu.utilisation_percent is None else float(gpu.utilisation_percent)
+            past.add(now, memory_used_mib=used, utilisation_percent=load)
+            samples.append(GpuSample(gpu=gpu, history=past.history()))
+        return tuple(samples)
+
+
+def _rate(name: str, earlier: Look, later: Look, seconds: float) -> float | None:
+    if name not in earlier.values or name not in later.values:
+        return None
+    return max(0.0, later.values[name] - earlier.values[name]) / seconds
+
+
+def _recent(name: str, earlier: Look, later: Look) -> Histogram | None:
+    if name not in later.histograms:
+        return None
+    return later.histograms[name].since(earlier.histograms.get(name, Histogram()))

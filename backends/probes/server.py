@@ -1,0 +1,90 @@
+"""A running Triton as its health, repository and metrics endpoints tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from backends.spec import Endpoint, Frozen
+
+Bounds = tuple[tuple[float, float], ...]
+
+
+class Histogram(Frozen):
+    """Cumulative counts by upper bound, as Prometheus keeps them; the last bound is infinite (left out here)."""
+
+    count: float = 0.0
+    total: float = 0.0
+    buckets: Bounds = ()
+
+    def quantile(self, share: float) -> float | None:
+        """The value below which that share lies, linear within a bucket; None where nothing was counted."""
+        if not self.count:
+            return None
+        wanted, lower, below = share * self.count, 0.0, 0.0
+        for bound, cumulative in self.buckets:
+            if cumulative >= wanted:
+                inside = cumulative - below
+                return bound if not inside else lower + (bound - lower) * (wanted - below) / inside
+            lower, below = bound, cumulative
+        return lower
+
+    def since(self, earlier: Histogram) -> Histogram:
+        """What was counted after `earlier`."""
+        if not earlier.buckets or self.count < earlier.count:
+            return self
+        before = dict(earlier.buckets)
+        buckets = tuple((bound, value - before.get(bound, 0.0)) for bound, value in self.buckets)
+        return Histogram(count=self.count - earlier.count, total=self.total - earlier.total, buckets=buckets)
+
+
+class Look(Frozen):
+    """One look at a server. `values` holds each counter and gauge by name, summed over its labels."""
+
+    ready: bool
+    values: dict[str, float] = {}
+    histograms: dict[str, Histogram] = {}
+
+
+def look(client: httpx.Client, endpoint: Endpoint, timeout_s: float = 1.0) -> Look:
+    """Health and metrics. A server that does not answer is not ready; nothing is raised for that."""
+    try:
+        ready = client.get(f"{endpoint.http}/v2/health/ready", timeout=timeout_s).status_code == 200
+        text = client.get(f"http://{endpoint.host}:{endpoint.metrics_port}/metrics", timeout=timeout_s).text
+    except httpx.HTTPError:
+        return Look(ready=False)
+    return Look(ready=ready, **read_metrics(text))
+
+
+def read_metrics(text: str) -> dict[str, Any]:
+    """Prometheus text as `values` and `histograms` of a Look."""
+    values: dict[str, float] = {}
+    histograms: dict[str, dict[str, Any]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if family.type == "histogram":
+                _add(histograms.setdefault(family.name, {"buckets": {}}), sample.name, sample.labels, sample.value)
+            else:
+                values[sample.name] = values.get(sample.name, 0.0) + sample.value
+    made = {
+        name: Histogram(
+            count=told.get("count", 0.0),
+            total=told.get("sum", 0.0),
+            buckets=tuple(sorted(told["buckets"].items())),
+        )
+        for name, told in histograms.items()
+    }
+    return {"values": values, "histograms": made}
+
+
+def _add(told: dict[str, Any], name: str, labels: Mapping[str, str], value: float) -> None:
+    if name.endswith("_bucket"):
+        bound = float(labels["le"])
+        if bound != float("inf"):
+            told["buckets"][bound] = told["buckets"].get(bound, 0.0) + value
+    else:
+        part = name.rsplit("_", 1)[1]
+        told[part] = told.get(part, 0.0) + value

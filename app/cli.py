@@ -61,14 +61,14 @@ def _panel(arguments: argparse.Namespace, make_control: MakeControl, language: L
         started = control.start(DEMO)
         print(_say(language, _DEMO_STARTED if started.created else _DEMO_THERE), flush=True)
         if started.created:
-            print(_downloads(started.run.plan, language), flush=True)
+            print(_downloads(control, started.run.plan, language), flush=True)
     return serve(control, control.settings)
 
 
 def _setup(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
     control = make_control({"home": arguments.home})
     plan = control.setup_plan()
-    print(_downloads(plan, language), flush=True)
+    print(_downloads(control, plan, language), flush=True)
     started = control.start_plan(plan)
     return _follow_run(control, started.run.id, language, as_json=arguments.json)
 
@@ -90,7 +90,7 @@ def _plan(arguments: argparse.Namespace, make_control: MakeControl, language: La
     elif arguments.json:
         _print_json(plan)
     else:
-        print(_plan_words(plan, language))
+        print(_plan_words(control, plan, language))
     return 0
 
 
@@ -106,7 +106,7 @@ def _deploy(arguments: argparse.Namespace, make_control: MakeControl, language: 
             print(_say(language, words).format(run=run.id))
         return 0
     if started.created and not arguments.json:
-        print(_downloads(run.plan, language), flush=True)
+        print(_downloads(control, run.plan, language), flush=True)
     return _follow_run(control, run.id, language, as_json=arguments.json)
 
 
@@ -339,20 +339,23 @@ def _say(language: Language, words: Text) -> str:
     return words.of(language)
 
 
-def _downloads(plan: Plan, language: Language) -> str:
-    """What a plan will download and use, at most: steps already done cost nothing."""
-    download = sum(step.forecast.download_mib or 0 for step in plan.steps)
-    disk = sum(step.forecast.disk_mib or 0 for step in plan.steps)
+def _downloads(control: Control, plan: Plan, language: Language) -> str:
+    """What a run of the plan will download and use, once."""
+    steps = control.to_do(plan)
+    download = sum(step.forecast.download_mib or 0 for step in steps)
+    disk = sum(step.forecast.disk_mib or 0 for step in steps)
+    if not download:
+        return Text(en="Nothing has to be downloaded.", zh="无需下载任何内容。").of(language)
     return Text(
-        en=f"It downloads about {download:,} MiB and uses about {disk:,} MiB of disk, once; what is there is kept.",
-        zh=f"首次约下载 {download:,} MiB，占用磁盘约 {disk:,} MiB；已有的部分不会重复。",
+        en=f"It downloads about {download:,} MiB and uses about {disk:,} MiB of disk, once.",
+        zh=f"首次约下载 {download:,} MiB，占用磁盘约 {disk:,} MiB。",
     ).of(language)
 
 
-def _plan_words(plan: Plan, language: Language) -> str:
+def _plan_words(control: Control, plan: Plan, language: Language) -> str:
     from backends.script import command
 
-    lines = [f"{plan.spec.name} · {plan.spec.engine} · {plan.spec.target}", _downloads(plan, language), ""]
+    lines = [f"{plan.spec.name} · {plan.spec.engine} · {plan.spec.target}", _downloads(control, plan, language), ""]
     lines += [f"! {note.of(language)}" for note in plan.notes]
     for number, step in enumerate(plan.steps, 1):
         lines.append(f"{number:>2}. {step.title.of(language)}")

@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from app.jobs import RunFolder, Worker, hold
+from app.jobs import RunFolder, Worker, hold, to_do
 from app.monitor import Monitor, Sampler
 from app.settings import ASSETS, PROJECT, Settings
 from backends import client, logs, recipes
@@ -30,7 +30,7 @@ from backends.probes import hardware as hardware_probe
 from backends.probes import model as model_probe
 from backends.runs import OPEN, LogPage, Run, State, StepView, Summary, Trouble, standings
 from backends.spec import Chat, Endpoint, Frozen, Hardware, Model, ModelSource, Piece, Sources, Spec
-from backends.steps import Plan, digest
+from backends.steps import Plan, Step, digest
 from backends.targets.base import Target
 from backends.text import Text
 from storage.store import Store
@@ -82,9 +82,11 @@ class Control:
 
     def setup_plan(self) -> Plan:
         """Only the steps that make the embedded runtime."""
-        plan = self.plan(DEMO)
-        steps = tuple(step for step in plan.steps if step.id.startswith("runtime-"))
-        return plan.model_copy(update={"spec": DEMO.model_copy(update={"name": "runtime"}), "steps": steps})
+        return recipes.setup(self.detect(), self.sources)
+
+    def to_do(self, plan: Plan) -> tuple[Step, ...]:
+        """The steps that a run would carry out now; the others are found done."""
+        return to_do(plan, self._target, self.settings.home, ASSETS)
 
     def script(self, plan: Plan) -> str:
         """A shell script that does the same by hand."""

@@ -15,7 +15,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -68,6 +68,48 @@ def hold(lock: Path) -> IO[bytes] | None:
     return file
 
 
+class Stamps:
+    """Which results are there: a stamp for each fingerprint that was carried out, under the data folder."""
+
+    def __init__(self, home: Path, asset_root: Path) -> None:
+        self._folder = home / "stamps"
+        self._assets = asset_root
+
+    def prints(self, steps: Sequence[Step]) -> dict[str, str]:
+        """The fingerprint of each step; places must be filled."""
+        return fingerprints(steps, self._asset_digest)
+
+    def has(self, step: Step, print_: str) -> bool:
+        """True where the step was carried out and its outputs are still there. Servers and questions never are."""
+        if step.kind in ("service", "ask") or not (self._folder / print_).exists():
+            return False
+        return all(Path(output).exists() for output in step.outputs)
+
+    def add(self, step: Step, print_: str, run_id: str) -> None:
+        """Notes that the step was carried out."""
+        if step.kind not in ("service", "ask"):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            words = f"{step.id} {run_id} {datetime.now(UTC).isoformat()}\n"
+            (self._folder / print_).write_text(words, encoding="utf-8")
+
+    def _asset_digest(self, name: str) -> str:
+        path = (self._assets / name).resolve()
+        if not path.is_relative_to(self._assets.resolve()):
+            return "outside"
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+
+
+def to_do(plan: Plan, target: Target, home: Path, asset_root: Path) -> tuple[Step, ...]:
+    """The steps of a plan that a run would carry out now; the others are found done."""
+    nowhere = Endpoint(http_port=1, grpc_port=1, metrics_port=1, model="")
+    places = target.places("-", nowhere, plan.spec.bind) | {"lock": "-"}
+    steps = [fill_step(step, places) for step in plan.steps]
+    stamps = Stamps(home, asset_root)
+    prints = stamps.prints(steps)
+    done = {step.id for step in steps if stamps.has(step, prints[step.id])}
+    return tuple(step for step in plan.steps if step.id not in done)
+
+
 class Worker:
     """Carries one run out. `asset_root` is the folder of the files that come with Slipway."""
 
@@ -75,7 +117,7 @@ class Worker:
         self._store = store
         self._target = target
         self._home = home
-        self._assets = asset_root
+        self._stamps = Stamps(home, asset_root)
         self._id = run_id
         self._folder = RunFolder(home, run_id)
         self._stop = threading.Event()
@@ -121,7 +163,7 @@ class Worker:
         places = self._target.places(self._id, endpoint, run.spec.bind)
         places["lock"] = os.urandom(16).hex()
         steps = [fill_step(step, places) for step in run.plan.steps]
-        prints = fingerprints(steps, self._asset_digest)
+        prints = self._stamps.prints(steps)
         for step in steps:
             self._current = step.id
             work = Work(
@@ -133,11 +175,11 @@ class Worker:
                 asked_to_stop=self._asked_to_stop,
             )
             with self._alone(step, prints[step.id]):
-                if self._is_done(step, prints[step.id]):
+                if self._stamps.has(step, prints[step.id]):
                     self._say(step, Kind.SKIPPED, _SKIPPED)
                     continue
                 self._one(step, work)
-                self._stamp(step, prints[step.id])
+                self._stamps.add(step, prints[step.id], self._id)
 
     def _one(self, step: Step, work: Work) -> None:
         started = time.monotonic()
@@ -181,25 +223,6 @@ class Worker:
             held = hold(self._home / "locks" / f"{print_}.lock")
         with held:
             yield
-
-    def _is_done(self, step: Step, print_: str) -> bool:
-        if step.kind in ("service", "ask"):
-            return False
-        stamp = self._home / "stamps" / print_
-        return stamp.exists() and all(Path(output).exists() for output in step.outputs)
-
-    def _stamp(self, step: Step, print_: str) -> None:
-        if step.kind in ("service", "ask"):
-            return
-        stamp = self._home / "stamps" / print_
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(f"{step.id} {self._id} {datetime.now(UTC).isoformat()}\n", encoding="utf-8")
-
-    def _asset_digest(self, name: str) -> str:
-        path = (self._assets / name).resolve()
-        if not path.is_relative_to(self._assets.resolve()):
-            return "outside"
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
 
     def _endpoint(self, run: Run) -> Endpoint:
         """Where the server listens: the ports that the spec names, free ones for the others."""
@@ -343,9 +366,3 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for one in held:
             one.close()
-
-
-def plan_of_setup(plan: Plan, ids: Iterable[str]) -> Plan:
-    """The same plan with only the named steps."""
-    named = set(ids)
-    return plan.model_copy(update={"steps": tuple(step for step in plan.steps if step.id in named)})

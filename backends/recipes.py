@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from backends.errors import CannotDo
-from backends.spec import Chat, EngineName, Hardware, Model, Piece, Sources, Spec, Tensor
+from backends.spec import Chat, EngineName, Hardware, Model, ModelSource, Piece, Sources, Spec, Tensor
 from backends.steps import Plan
 from backends.text import Text
 from backends.transformers import recipe as transformers_recipe
@@ -33,6 +33,12 @@ class Tensors(Protocol):
 
 RECIPES: dict[EngineName, Recipe] = {"transformers": transformers_recipe}
 TENSORS: dict[EngineName, Tensors] = {"transformers": transformers_tensors}
+
+
+def setup(hardware: Hardware, sources: Sources) -> Plan:
+    """Only the steps that make the embedded runtime, under a name of its own."""
+    spec = Spec(model=ModelSource(kind="demo"), name="runtime")
+    return Plan(spec=spec, steps=transformers_recipe.runtime(hardware, sources))
 
 
 def plan(spec: Spec, hardware: Hardware, model: Model, sources: Sources) -> Plan:

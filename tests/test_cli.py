@@ -1,0 +1,115 @@
+"""The command line: what it prints, and exit codes that tell the truth."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.__main__ import control as make_control
+from tests.plans import plan, python
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def slipway(*words: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        (sys.executable, "-m", "app", "--home", str(home), *words),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "LANG": "C.UTF-8", **env},
+        timeout=120,
+        check=False,
+    )
+
+
+def test_detect_prints_the_machine_as_hardware_json(home: Path) -> None:
+    from backends.reading import read_json
+    from backends.spec import Hardware
+
+    done = slipway("detect", "--json", home=home)
+    assert done.returncode == 0
+    assert read_json(Hardware, done.stdout).cpu_cores == os.cpu_count()
+
+
+def test_a_plan_can_be_made_for_another_machine(home: Path, tmp_path: Path) -> None:
+    machine = tmp_path / "machine.json"
+    machine.write_text('{"driver_version": "580.95.05", "gpus": [{"name": "NVIDIA H200", "index": 0}]}')
+    done = slipway("plan", "--demo", "--hardware", str(machine), "--json", home=home)
+    assert done.returncode == 0, done.stderr
+    torch = next(step for step in json.loads(done.stdout)["steps"] if step["id"] == "runtime-torch")
+    assert not any("+cpu" in word for word in torch["argv"])
+
+
+def test_a_plan_without_a_gpu_downloads_no_cuda(home: Path, tmp_path: Path) -> None:
+    machine = tmp_path / "machine.json"
+    machine.write_text('{"gpus": []}')
+    done = slipway("plan", "--demo", "--hardware", str(machine), "--json", home=home)
+    torch = next(step for step in json.loads(done.stdout)["steps"] if step["id"] == "runtime-torch")
+    assert any(word.endswith("+cpu") for word in torch["argv"])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("plan",), 2, "Name one thing"),
+        (("plan", "no-such-file.json"), 2, "cannot be read"),
+        (("plan", "--model", "/no/such/folder"), 2, ""),
+        (("plan", "--demo", "--name", "No Good"), 2, "small letters"),
+        (("follow", "nothing"), 4, "no run"),
+        (("stop", "nothing"), 4, "no run"),
+        (("logs", "nothing"), 4, "no run"),
+        (("chat", "nothing", "--message", "x"), 4, "no run"),
+        (("history", "nothing"), 4, "no run"),
+        (("resume", "nothing"), 4, "no run"),
+    ],
+)
+def test_what_cannot_be_done_is_said_without_a_traceback(home: Path, words, code: int, said: str) -> None:
+    done = slipway(*words, home=home)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_are_json_where_json_was_asked_for(home: Path) -> None:
+    done = slipway("stop", "nothing", "--json", home=home)
+    assert json.loads(done.stdout)["field"] == "run"
+
+
+def test_errors_are_chinese_where_the_terminal_is(home: Path) -> None:
+    assert "没有部署" in slipway("stop", "nothing", home=home, LANG="zh_CN.UTF-8").stderr
+    assert "没有部署" in slipway("--language", "zh", "stop", "nothing", home=home).stderr
+
+
+def test_a_finished_run_is_in_the_history_with_its_log(home: Path) -> None:
+    control = make_control({"home": str(home)})
+    run = control.start_plan(plan(python("one", "print('hello')"))).run
+    followed = slipway("follow", run.id, home=home)
+    assert followed.returncode == 0, followed.stderr
+    assert slipway("logs", run.id, home=home).stdout == "hello\n"
+    assert json.loads(slipway("history", "--json", home=home).stdout)[0]["id"] == run.id
+    whole = json.loads(slipway("history", "demo", home=home).stdout)
+    assert whole["steps"][0]["standing"] == "done"
+    assert slipway("logs", run.id, "--step", "none", home=home).returncode == 4
+
+
+def test_following_a_failed_run_fails(home: Path) -> None:
+    control = make_control({"home": str(home)})
+    run = control.start_plan(plan(python("one", "print('why'); raise SystemExit(9)"))).run
+    followed = slipway("follow", run.id, home=home)
+    assert followed.returncode == 6
+    assert "why" in followed.stderr
+    assert "exit code 9" in followed.stderr
+
+
+def test_the_reader_of_a_pipe_may_leave(home: Path) -> None:
+    words = f'"{sys.executable}" -m app --home "{home}" detect | head -n 1'
+    done = subprocess.run(
+        ("bash", "-o", "pipefail", "-c", words), capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert "Traceback" not in done.stderr

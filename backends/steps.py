@@ -62,6 +62,28 @@ class File(Frozen):
     executable: bool = False
 
 
+class Mount(Frozen):
+    """A folder of the host inside a container. The recipe mounts folders at their own path wherever it can, so that one
+    path means the same thing inside and outside."""
+
+    source: str
+    path: str
+    read_only: bool = False
+
+
+class Container(Frozen):
+    """Where a Task or Service runs when not on the host itself. Only these fields exist: nothing free-form reaches the
+    engine, nothing is privileged."""
+
+    image: str
+    mounts: tuple[Mount, ...] = ()
+    gpus: tuple[int, ...] | Literal["all"] | None = None  # None: none
+    shm_mib: int | None = None
+    ulimits: dict[str, int] = {}  # name -> soft and hard limit; one that the engine refuses is left out, and said so
+    network: Literal["none", "bridge", "host"] = "bridge"
+    as_person: bool = True  # files that it makes belong to the person, not to root
+
+
 class WriteFiles(_Step):
     """Writes small files under one folder, whole or not at all."""
 
@@ -78,6 +100,7 @@ class Task(_Step):
     cwd: str | None = None
     env: dict[str, str] = {}
     pass_env: tuple[str, ...] = ()  # variables taken from the person's environment if set; may hold secrets
+    container: Container | None = None
     stall_s: float = 900.0
 
 
@@ -121,6 +144,7 @@ class Service(_Step):
     argv: tuple[str, ...] = Field(min_length=1)
     cwd: str | None = None
     env: dict[str, str] = {}
+    container: Container | None = None
     health: str = "/v2/health/ready"
     model: str = "ensemble"
     stall_s: float = 300.0
@@ -216,6 +240,8 @@ def fill_step(step: S, places: Mapping[str, str]) -> S:
             return tuple(walk(item) for item in value)
         if isinstance(value, dict):
             return {key: walk(item) for key, item in value.items()}
+        if isinstance(value, Mount | Container):
+            return value.model_copy(update={name: walk(getattr(value, name)) for name in type(value).model_fields})
         if isinstance(value, File):
             text = None if value.text is None else fill(value.text, places)
             return value.model_copy(update={"path": fill(value.path, places), "text": text})

@@ -52,7 +52,8 @@ class LocalTarget:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def can(self, step: Step) -> Text | None:
-        if isinstance(step, WriteFiles | Task | FetchSource | Service | AskStep):
+        in_container = getattr(step, "container", None) is not None
+        if isinstance(step, WriteFiles | Task | FetchSource | Service | AskStep) and not in_container:
             return None
         return Text(
             en="This step needs Docker. Choose the Docker target.", zh="此步骤需要 Docker，请选择 Docker 目标。"
@@ -74,6 +75,9 @@ class LocalTarget:
 
     def carry_out(self, step: Step, work: Work) -> Iterator[Event]:
         work.check_stop()
+        reason = self.can(step)
+        if reason is not None:
+            raise StepFailed(reason)
         try:
             self._check_space(step)
             if isinstance(step, WriteFiles):
@@ -84,9 +88,6 @@ class LocalTarget:
                 yield from self._serve(step, work)
             elif isinstance(step, AskStep):
                 yield from self._first_answer(step, work)
-            else:
-                reason = self.can(step) or same(step.kind)
-                raise StepFailed(reason)
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise self._no_space(step) from error

@@ -24,7 +24,7 @@ from app.monitor import Monitor, Sampler
 from app.settings import ASSETS, PROJECT, Settings
 from backends import client, logs, recipes
 from backends import script as scripts
-from backends.errors import BadInput, Conflict, NotFound, SlipwayError
+from backends.errors import BadInput, Conflict, NotFound, Refused, SlipwayError
 from backends.events import Event, Kind
 from backends.probes import hardware as hardware_probe
 from backends.probes import model as model_probe
@@ -358,9 +358,12 @@ async def talk(engine: str, endpoint: Endpoint, chat: Chat) -> AsyncIterator[Pie
     tensors = {str(name): one for name, one in recipes.TENSORS.items()}.get(engine)
     if tensors is None:
         raise BadInput("engine", Text(en=f"There is no engine “{engine}”.", zh=f"没有引擎“{engine}”。"))
-    async with aclosing(client.stream(endpoint, tensors.encode(chat), tensors.OUTPUTS)) as responses:
-        async for outputs in responses:
-            yield tensors.decode(outputs)
+    try:
+        async with aclosing(client.stream(endpoint, tensors.encode(chat), tensors.OUTPUTS)) as responses:
+            async for outputs in responses:
+                yield tensors.decode(outputs)
+    except Refused as refusal:
+        raise tensors.refused(refusal.words) from None
 
 
 def _service_id(run: Run) -> str | None:

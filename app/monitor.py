@@ -46,6 +46,7 @@ class ServerSample(Frozen):
     first_token_ms_p50: float | None = None
     first_token_ms_p95: float | None = None
     queue_ms_p50: float | None = None
+    token_gap_ms_p50: float | None = None
     memory_mib: float | None = None
     history: dict[str, Series] = {}
 
@@ -165,11 +166,12 @@ class Sampler:
         while len(past.looks) > 1 and past.looks[0][0] < now - WINDOW_S:
             past.looks.popleft()
         values = seen.values
-        rate = first = queue = None
+        rate = first = queue = gap = None
         if earlier is not None and now > earlier[0]:
             rate = _rate(metrics.TOKENS, earlier[1], seen, now - earlier[0])
-            first = _recent(metrics.FIRST_TOKEN_MS, earlier[1], seen)
-            queue = _recent(metrics.QUEUE_MS, earlier[1], seen)
+            first = _recent(metrics.FIRST_TOKEN_S, earlier[1], seen)
+            queue = _recent(metrics.QUEUE_S, earlier[1], seen)
+            gap = _recent(metrics.GAP_S, earlier[1], seen)
         failures = values.get(metrics.FAILED, values.get("nv_inference_request_failure"))
         sample = ServerSample(
             run=run.id,
@@ -178,16 +180,17 @@ class Sampler:
             model=run.spec.model.id,
             ready=seen.ready,
             uptime_s=None if run.ready_at is None else now - run.ready_at.timestamp(),
-            requests=values.get("nv_inference_count", values.get("nv_inference_request_success")),
+            requests=values.get(metrics.FINISHED, values.get("nv_inference_request_success")),
             failures=failures,
             cancelled=values.get(metrics.CANCELLED),
             active=values.get(metrics.ACTIVE),
             queued=values.get(metrics.QUEUED),
             tokens=values.get(metrics.TOKENS),
             tokens_per_s=rate,
-            first_token_ms_p50=first.quantile(0.5) if first else None,
-            first_token_ms_p95=first.quantile(0.95) if first else None,
-            queue_ms_p50=queue.quantile(0.5) if queue else None,
+            first_token_ms_p50=_ms(first, 0.5),
+            first_token_ms_p95=_ms(first, 0.95),
+            queue_ms_p50=_ms(queue, 0.5),
+            token_gap_ms_p50=_ms(gap, 0.5),
             memory_mib=self._memory_of(run.id),
         )
         past.add(
@@ -246,3 +249,8 @@ def _recent(name: str, earlier: Look, later: Look) -> Histogram | None:
     if name not in later.histograms:
         return None
     return later.histograms[name].since(earlier.histograms.get(name, Histogram()))
+
+
+def _ms(histogram: Histogram | None, share: float) -> float | None:
+    value = None if histogram is None else histogram.quantile(share)
+    return None if value is None else value * 1000

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from backends.errors import BadInput, SlipwayError, StepFailed, Unreachable
+from backends.errors import Refused, SlipwayError, Unreachable
 from backends.spec import Endpoint, Tensor
-from backends.text import Text, same
+from backends.text import Text
 
 _NUMPY: dict[str, Any] = {
     "BOOL": np.bool_, "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64, "UINT8": np.uint8,
@@ -28,7 +28,7 @@ async def stream(endpoint: Endpoint, inputs: Sequence[Tensor], outputs: Sequence
     """Sends one request and yields the output tensors of each response, by name, until the final one.
 
     Works for decoupled and other models. Closing the iterator cancels the request on the server. Raises Unreachable
-    where no server answers, BadInput for what the model refuses, StepFailed for what fails inside it.
+    where no server answers, Refused with the server's words where it refuses or fails the request.
     """
     from tritonclient.grpc import aio
     from tritonclient.utils import InferenceServerException
@@ -91,21 +91,4 @@ def _refused(error: Any) -> SlipwayError:
             Text(en="The server does not answer.", zh="服务没有响应。"),
             Text(en="See whether it still runs on the Monitor page.", zh="请在“监控”页查看它是否仍在运行。"),
         )
-    if "CANCELLED" in status:
-        return StepFailed(Text(en="The answer was cancelled.", zh="回答已取消。"))
-    return SERVER_WORDS(words)
-
-
-def _server_words(words: str) -> SlipwayError:
-    return StepFailed(same(words.strip() or "error"))
-
-
-SERVER_WORDS: Callable[[str], SlipwayError] = _server_words
-
-
-def flatten(outputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    """First value of each output, for a person or JSON."""
-    return {name: tensor.values[0] for name, tensor in outputs.items() if tensor.values}
-
-
-__all__ = ["BadInput", "Responses", "flatten", "stream"]
+    return Refused(words)

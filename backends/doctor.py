@@ -37,6 +37,20 @@ def _known() -> tuple[tuple[re.Pattern[str], _Known], ...]:
     return tuple((re.compile(entry["pattern"]), _Known.model_validate(entry)) for entry in entries)
 
 
+_TABLE = re.compile(r"^\s*[+|].*[+|]\s*$")
+_ERROR = re.compile(r"^E\d{4} |^error: |^\w*(Error|Exception): |\bERROR\b|\[ERROR\]")
+
+
+def telling(lines: Sequence[str]) -> tuple[str, ...]:
+    """Lines that say something: without Triton's tables and empty lines."""
+    return tuple(line for line in lines if line.strip() and not _TABLE.match(line))
+
+
+def first_error(lines: Sequence[str]) -> str | None:
+    """The first line that looks like an error, which the lines behind it mostly follow from."""
+    return next((line for line in lines if _ERROR.search(line)), None)
+
+
 def diagnose(lines: Sequence[str]) -> Diagnosis | None:
     """The first known error in order of the table that some line shows; the first such line counts."""
     for pattern, known in _known():

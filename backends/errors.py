@@ -9,6 +9,7 @@ SlipwayError
 │   ├── OutOfSpace        no disk left
 │   └── Stalled           nothing moved for too long
 ├── Unreachable           a server, daemon or host does not answer
+├── Refused               a running server refused or failed one request
 └── Stopped               a person asked to stop: not a failure
 """
 
@@ -100,6 +101,17 @@ class Unreachable(SlipwayError):
     """A server, daemon or host does not answer."""
 
     exit_code = 7
+
+
+class Refused(SlipwayError):
+    """A running server refused or failed one request. `words` is what it said."""
+
+    exit_code = 9
+
+    def __init__(self, words: str, message: Text | None = None, field: str | None = None) -> None:
+        said = words.strip() or "no reason"
+        super().__init__(message or Text(en=said, zh=said), None, field)
+        self.words = said
 
 
 class Stopped(SlipwayError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from backends.errors import CannotDo
+from backends.errors import CannotDo, Refused
 from backends.spec import Chat, EngineName, Hardware, Model, ModelSource, Piece, Sources, Spec, Tensor
 from backends.steps import Plan
 from backends.text import Text
@@ -29,6 +29,8 @@ class Tensors(Protocol):
     def encode(self, chat: Chat) -> tuple[Tensor, ...]: ...
 
     def decode(self, outputs: Mapping[str, Tensor]) -> Piece: ...
+
+    def refused(self, words: str) -> Refused: ...
 
 
 RECIPES: dict[EngineName, Recipe] = {"transformers": transformers_recipe}

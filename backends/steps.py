@@ -186,7 +186,9 @@ class Plan(Frozen):
 
 def digest(value: Frozen) -> str:
     """SHA-256 of a value's canonical JSON, as 64 hexadecimal digits."""
-    canonical = json.dumps(value.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    # Without defaults: a field that a later version adds does not make every earlier result unknown.
+    told = value.model_dump(mode="json", exclude_defaults=True)
+    canonical = json.dumps(told, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

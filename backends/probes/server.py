@@ -42,7 +42,8 @@ class Histogram(Frozen):
 
 
 class Look(Frozen):
-    """One look at a server. `values` holds each counter and gauge by name, summed over its labels."""
+    """One look at a server. `values` holds each counter and gauge by name, summed over its labels, and one with a
+    label `outcome` as `name:outcome` too."""
 
     ready: bool
     values: dict[str, float] = {}
@@ -69,6 +70,8 @@ def read_metrics(text: str) -> dict[str, Any]:
                 _add(histograms.setdefault(family.name, {"buckets": {}}), sample.name, sample.labels, sample.value)
             else:
                 values[sample.name] = values.get(sample.name, 0.0) + sample.value
+                if "outcome" in sample.labels:
+                    values[f"{sample.name}:{sample.labels['outcome']}"] = sample.value
     made = {
         name: Histogram(
             count=told.get("count", 0.0),

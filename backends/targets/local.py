@@ -37,7 +37,7 @@ from backends.text import Text, same
 LOOK_S = 0.1  # how often a waiting step looks whether something happened
 SERVER_PATIENCE_S = 8.0  # tritonserver is told to end within 5
 TASK_PATIENCE_S = 3.0
-LAST_LINES = 50
+LAST_LINES = 30
 
 
 class LocalTarget:
@@ -364,7 +364,11 @@ class LocalTarget:
 
 
 def _tail(log: Path) -> tuple[str, ...]:
-    return last_lines(log, LAST_LINES)
+    """The last lines that say something, led by the first error if that lies further back."""
+    lines = doctor.telling(last_lines(log, 10 * LAST_LINES))
+    first = doctor.first_error(lines)
+    tail = lines[-LAST_LINES:]
+    return tail if first is None or first in tail else (first, *tail[1:])
 
 
 def _pump(out: IO[bytes], log: Path, secrets: tuple[str, ...], lines: queue.Queue[None]) -> None:

@@ -6,12 +6,13 @@ streams later. So the engine counts for itself.
 
 from __future__ import annotations
 
-TOKENS = "slipway_generated_tokens_total"
+TOKENS = "slipway_tokens_total"
 PROMPT_TOKENS = "slipway_prompt_tokens_total"
-FINISHED = "slipway_requests_finished_total"
-FAILED = "slipway_requests_failed_total"
-CANCELLED = "slipway_requests_cancelled_total"
+FINISHED = "slipway_requests_total:finished"
+FAILED = "slipway_requests_total:failed"
+CANCELLED = "slipway_requests_total:cancelled"
 ACTIVE = "slipway_active_requests"
 QUEUED = "slipway_queued_requests"
-FIRST_TOKEN_MS = "slipway_first_token_ms"
-QUEUE_MS = "slipway_queue_ms"
+FIRST_TOKEN_S = "slipway_first_token_seconds"
+QUEUE_S = "slipway_queue_seconds"
+GAP_S = "slipway_token_gap_seconds"

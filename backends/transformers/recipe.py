@@ -14,7 +14,30 @@ from backends.text import Text
 MODEL_NAME = "chat"
 TORCH = "2.13.0"
 RUNTIME_FILES = ("requirements.lock", "server.lock", "lay_out.py")
-ENGINE_FILES = ("model.py",)  # of assets/engines/transformers; a test holds this to the folder
+ENGINE_FILES = (  # of assets/engines/transformers; a test holds this to the folder
+    "model.py",
+    "slipway_engine/__init__.py",
+    "slipway_engine/engine.py",
+    "slipway_engine/errors.py",
+    "slipway_engine/job.py",
+    "slipway_engine/loading.py",
+    "slipway_engine/metrics.py",
+    "slipway_engine/network.py",
+    "slipway_engine/prompt.py",
+    "slipway_engine/reply.py",
+    "slipway_engine/request.py",
+    "slipway_engine/sampling.py",
+    "slipway_engine/scheduler.py",
+    "slipway_engine/selftest.py",
+    "slipway_engine/sender.py",
+    "slipway_engine/settings.py",
+    "slipway_engine/single.py",
+    "slipway_engine/slots.py",
+    "slipway_engine/template.py",
+    "slipway_engine/template_worker.py",
+    "slipway_engine/text.py",
+    "slipway_engine/window.py",
+)
 PYTHONS = ("3.11", "3.12")
 SETUP = ("runtime-files", "runtime-check", "runtime-venv", "runtime-packages", "runtime-server", "runtime-torch",
          "runtime-layout")  # fmt: skip
@@ -265,6 +288,8 @@ def _repository(spec: Spec, model: Model) -> WriteFiles:
             {"name": "finish_reason", "data_type": "TYPE_STRING", "dims": [1]},
             {"name": "prompt_tokens", "data_type": "TYPE_INT32", "dims": [1]},
             {"name": "completion_tokens", "data_type": "TYPE_INT32", "dims": [1]},
+            {"name": "queue_ms", "data_type": "TYPE_FP32", "dims": [1]},
+            {"name": "ttft_ms", "data_type": "TYPE_FP32", "dims": [1]},
         ],
         "instance_group": [{"kind": "KIND_CPU", "count": 1}],
         "parameters": {
@@ -272,7 +297,7 @@ def _repository(spec: Spec, model: Model) -> WriteFiles:
             "dtype": spec.precision,
             "device": "auto" if spec.gpus is None else "cuda:0" if spec.gpus else "cpu",
             "max_rows": limits.concurrent,
-            "max_context": limits.context or "auto",
+            **({} if limits.context is None else {"max_context": limits.context}),
             "max_new_tokens_cap": limits.new_tokens,
             "queue_limit": limits.queue,
             "queue_timeout_s": limits.queue_timeout_s,
@@ -307,6 +332,7 @@ def _service(spec: Spec, hardware: Hardware) -> Service:
             "--model-repository={run}/repository",
             "--backend-directory={runtime}/backends",
             "--model-control-mode=none",
+            "--disable-auto-complete-config",
             "--http-address={bind}",
             "--http-port={port.http}",
             "--grpc-address={bind}",

@@ -10,7 +10,9 @@ import json
 from collections.abc import Mapping
 from typing import Literal, cast
 
+from backends.errors import Refused
 from backends.spec import Chat, Piece, Tensor
+from backends.text import Text
 
 OUTPUTS: tuple[str, ...] = ("text_output", "finish_reason", "prompt_tokens", "completion_tokens")
 
@@ -46,6 +48,16 @@ def decode(outputs: Mapping[str, Tensor]) -> Piece:
         prompt_tokens=_count(outputs, "prompt_tokens"),
         completion_tokens=_count(outputs, "completion_tokens"),
     )
+
+
+def refused(words: str) -> Refused:
+    """What the engine said of a request that it did not serve: `slipway {"field", "en", "zh"}` (see its errors.py)."""
+    _, found, told = words.partition("slipway {")
+    try:
+        said = json.loads("{" + told) if found else {}
+        return Refused(words, Text(en=said["en"], zh=said["zh"]), said.get("field"))
+    except (ValueError, KeyError):
+        return Refused(words)
 
 
 def _one(name: str, datatype: str, value: str | int | float) -> Tensor:

@@ -1,0 +1,30 @@
+"""What Slipway promises in figures, measured: a line each, `name value target met|short`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure. `most` or `least` is the target; neither: told for information."""
+
+    name: str
+    value: float
+    unit: str = ""
+    most: float | None = None
+    least: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """True where the target is reached."""
+        return (self.most is None or self.value <= self.most) and (self.least is None or self.value >= self.least)
+
+    def line(self) -> str:
+        """Name, value, target, met or short; parted by tabs."""
+        target = (
+            f"<= {self.most:g}" if self.most is not None else f">= {self.least:g}" if self.least is not None else "-"
+        )
+        return f"{self.name}\t{self.value:.4g}{self.unit}\t{target}{self.unit if target != '-' else ''}\t" + (
+            "met" if self.met else "short"
+        )

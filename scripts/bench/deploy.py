@@ -1,0 +1,84 @@
+"""What deploying through the panel costs beside the exported script that does the same by hand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+from app.__main__ import control as make_control
+from app.control import DEMO
+from backends.runs import State
+from scripts.bench import Figure
+
+ROUNDS = 3
+
+
+def figures() -> Iterator[Figure]:
+    """Deploys the demo both ways in turn, warm: the runtime is there. Seconds to the first streamed answer."""
+    home = os.environ["SLIPWAY_TEST_HOME"]
+    control = make_control({"home": home})
+    panel, script = [], []
+    for number in range(ROUNDS):
+        panel.append(_by_panel(control, f"bench-{number}"))
+        script.append(_by_hand(control, home))
+    ratios = [one / other for one, other in zip(panel, script, strict=True)]
+    yield Figure("deploy.panel", statistics.median(panel), " s")
+    yield Figure("deploy.script", statistics.median(script), " s")
+    yield Figure("deploy.panel_to_script", statistics.median(ratios), most=1.1)
+
+
+def _by_panel(control, name: str) -> float:
+    begun = time.perf_counter()
+    run = control.start(DEMO.model_copy(update={"name": name})).run
+    run = control.wait(run.id, timeout_s=300)
+    seconds = time.perf_counter() - begun
+    if run.state is not State.SERVING:
+        raise RuntimeError(f"{run.id}: {run.state} {run.trouble}")
+    control.stop(run.id)
+    while control.run(run.id).state.is_open():
+        time.sleep(0.05)
+    return seconds
+
+
+def _by_hand(control, home: str) -> float:
+    text = control.script(control.plan(DEMO))
+    ports = {name: str(port) for name, port in zip(("HTTP_PORT", "GRPC_PORT", "METRICS_PORT"), _free(3), strict=True)}
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(text)
+        file.flush()
+        begun = time.perf_counter()
+        child = subprocess.Popen(
+            ("sh", file.name),
+            env=os.environ | ports | {"HOME_DIR": home, "PYTHON": sys.executable},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if child.stdout is None:
+            raise RuntimeError("the script's output is always read")
+        said = ""
+        for line in child.stdout:
+            said += line
+            if "serving on" in line:
+                seconds = time.perf_counter() - begun
+                child.send_signal(signal.SIGTERM)
+                child.wait(30)
+                return seconds
+    raise RuntimeError(said)
+
+
+def _free(count: int) -> list[int]:
+    held = [socket.socket() for _ in range(count)]
+    for one in held:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return ports

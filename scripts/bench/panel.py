@@ -1,0 +1,59 @@
+"""The panel itself: start to first page, memory and work while nothing happens."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import psutil
+
+from scripts.bench import Figure
+
+IDLE_S = 20.0
+
+
+def figures() -> Iterator[Figure]:
+    """Starts a panel over an empty data folder, measures, and stops it."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    with tempfile.TemporaryDirectory() as home:
+        begun = time.perf_counter()
+        panel = subprocess.Popen(
+            (sys.executable, "-m", "app", "--home", home, "panel", "--port", str(port)),
+            env=os.environ | {"SLIPWAY_NO_BROWSER": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            while not _answers(f"http://127.0.0.1:{port}/"):
+                if panel.poll() is not None:
+                    raise RuntimeError(f"the panel ended: {panel.returncode}")
+                time.sleep(0.02)
+            yield Figure("panel.start_to_first_page", time.perf_counter() - begun, " s", most=3.0)
+            process = psutil.Process(panel.pid)
+            time.sleep(5)
+            before = process.cpu_times()
+            time.sleep(IDLE_S)
+            after = process.cpu_times()
+            worked = after.user + after.system - before.user - before.system
+            yield Figure("panel.idle_cpu", 100 * worked / IDLE_S, " %", most=2.0)
+            yield Figure("panel.idle_rss", process.memory_info().rss / 2**20, " MiB")
+        finally:
+            panel.terminate()
+            panel.wait(20)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,42 @@
+"""Real parts: a real tritonserver with the demo model, deployed as a person would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.__main__ import control as make_control
+from app.control import DEMO, Control
+from backends.runs import Run, State
+from tests.conftest import until
+
+
+@pytest.fixture(scope="session")
+def live_control(live_home: Path, runtime_dir: Path) -> Control:
+    """A control over the data folder that holds the embedded runtime."""
+    return make_control({"home": str(live_home)})
+
+
+def deployed(control: Control, name: str, **changes: object) -> Run:
+    """The demo, deployed under that name and serving."""
+    run = control.start(DEMO.model_copy(update={"name": name, **changes})).run
+    run = control.wait(run.id, timeout_s=180)
+    assert run.state is State.SERVING, f"{run.state}: {run.trouble}"
+    return run
+
+
+def gone(control: Control, run: Run) -> None:
+    """Stops a run and proves that nothing of it is left."""
+    control.stop(run.id)
+    until(lambda: not control.run(run.id).state.is_open(), 30)
+    assert control._target.find(run.id).processes == 0
+
+
+@pytest.fixture(scope="session")
+def served(live_control: Control) -> Iterator[Run]:
+    """One demo server for all tests that only talk to it."""
+    run = deployed(live_control, "served")
+    yield run
+    gone(live_control, run)

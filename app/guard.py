@@ -1,0 +1,197 @@
+"""Who may talk to the panel: one gate before every route, Gradio's and ours alike.
+
+Host and Origin are checked, so that a page of another site cannot speak to a panel on loopback (DNS rebinding, forged
+requests). Off loopback a login is required; wrong passwords are slowed down. Gradio's own login guards only its own
+routes and counts no wrong ones, so it is not used.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterable
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import urlsplit
+
+Scope = dict[str, Any]
+
+COOKIE = "slipway_session"
+OPEN_PATHS = ("/slipway/login", "/slipway/ui/")
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+# Doors of Gradio that no page of ours uses: uploads, files, proxying, calls without the page.
+SHUT = (
+    "/gradio_api/upload", "/gradio_api/file", "/gradio_api/proxy", "/gradio_api/stream", "/gradio_api/component_server",
+    "/gradio_api/call", "/gradio_api/api", "/gradio_api/run", "/gradio_api/info", "/gradio_api/openapi.json",
+    "/gradio_api/mcp", "/gradio_api/deep_link", "/gradio_api/vibe", "/gradio_api/dev", "/upload", "/file", "/proxy",
+    "/monitoring", "/login", "/docs", "/redoc", "/openapi.json",
+)  # fmt: skip
+# Gradio's front end compiles its templates, so scripts may be made at run time; nothing may come from another host.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
+)
+SESSION_S = 7 * 24 * 3600
+FREE_TRIES = 5
+LONGEST_WAIT_S = 900.0
+
+
+class Login:
+    """One password, sessions by random token, and a growing wait after wrong passwords. Times from `clock`, seconds."""
+
+    def __init__(self, password: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._password = password.encode()
+        self._clock = clock
+        self._sessions: dict[str, float] = {}
+        self._wrong: dict[str, tuple[int, float]] = {}
+
+    def wait_s(self, who: str) -> float:
+        """Seconds until that address may try again; 0: now."""
+        wrong, until = self._wrong.get(who, (0, 0.0))
+        return max(0.0, until - self._clock()) if wrong >= FREE_TRIES else 0.0
+
+    def enter(self, who: str, password: str) -> str | None:
+        """A session's token, or None for a wrong password or one that comes too soon."""
+        if self.wait_s(who) > 0:
+            return None
+        if not hmac.compare_digest(password.encode(), self._password):
+            wrong = self._wrong.get(who, (0, 0.0))[0] + 1
+            wait = min(LONGEST_WAIT_S, 2.0 ** (wrong - FREE_TRIES)) if wrong >= FREE_TRIES else 0.0
+            if len(self._wrong) > 10_000:
+                self._wrong.clear()
+            self._wrong[who] = (wrong, self._clock() + wait)
+            return None
+        self._wrong.pop(who, None)
+        token = secrets.token_urlsafe(32)
+        now = self._clock()
+        self._sessions = {one: until for one, until in self._sessions.items() if until > now}
+        self._sessions[token] = now + SESSION_S
+        return token
+
+    def knows(self, token: str | None) -> bool:
+        """True for the token of a session that has not ended."""
+        return token is not None and self._sessions.get(token, 0.0) > self._clock()
+
+    def leave(self, token: str | None) -> None:
+        """Ends a session."""
+        self._sessions.pop(token or "", None)
+
+
+class Guard:
+    """The gate, as ASGI middleware. `login` None: nobody is asked, which is right on loopback only."""
+
+    def __init__(self, app: Any, *, host: str, login: Login | None, names: Iterable[str] = ()) -> None:
+        self._app = app
+        self._login = login
+        self._any_address = login is not None
+        self._names = {"localhost", "127.0.0.1", "::1", host.lower(), *(name.lower() for name in names)}
+        if login is not None:
+            self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        refusal = self.refusal(scope)
+        if refusal is not None:
+            await _refuse(scope, receive, send, *refusal)
+            return
+
+        async def with_headers(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                told = {name.lower() for name, _ in message.get("headers", ())}
+                extra = [(name, value) for name, value in HEADERS if name not in told]
+                if b"cache-control" not in told:
+                    own = scope["path"].startswith(("/slipway/ui/", "/assets/", "/static/"))
+                    extra.append((b"cache-control", b"no-cache" if own else b"no-store"))
+                message = {**message, "headers": [*message.get("headers", ()), *extra]}
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+    def refusal(self, scope: Scope) -> tuple[int, str, str | None] | None:
+        """Status, words and a place to go instead; None: the request may pass."""
+        headers = _headers(scope)
+        host = headers.get("host", "")
+        if not self.knows_host(host):
+            return 421, f"This panel does not answer to the host {host!r}. Open it by the address that it printed.", None
+        path = scope["path"]
+        if any(path == door or path.startswith((f"{door}/", f"{door}=")) for door in SHUT):
+            return 404, "There is nothing here.", None
+        if scope["type"] == "websocket":
+            return 404, "There is nothing here.", None
+        if scope.get("method") not in SAFE_METHODS and not _same_origin(headers, host):
+            return 403, "This request comes from another site.", None
+        if self._login is not None and not path.startswith(OPEN_PATHS):
+            token = cookie(headers.get("cookie", ""), COOKIE)
+            if not self._login.knows(token):
+                page = scope.get("method") == "GET" and "text/html" in headers.get("accept", "")
+                return (303, "", "/slipway/login") if page else (401, "Log in first.", None)
+        return None
+
+    def knows_host(self, host: str) -> bool:
+        """True for a name or address under which this panel may be called; the port does not matter."""
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").lower()
+        except ValueError:
+            return False
+        if name in self._names:
+            return True
+        if not self._any_address:
+            return False
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+def cookie(header: str, name: str) -> str | None:
+    """The value of a cookie."""
+    try:
+        morsel = SimpleCookie(header).get(name)
+    except CookieError:
+        return None
+    return None if morsel is None else morsel.value
+
+
+def _same_origin(headers: dict[str, str], host: str) -> bool:
+    """False where a browser says that another site asks. A program that sends no Origin is no browser."""
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return False
+    origin = headers.get("origin")
+    if origin is None:
+        return True
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower() and urlsplit(origin).scheme in ("http", "https")
+    except ValueError:
+        return False
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers", ())}
+
+
+async def _refuse(scope: Scope, receive: Any, send: Any, status: int, words: str, place: str | None) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store"), *HEADERS]
+    if place is not None:
+        headers.append((b"location", place.encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": words.encode()})

@@ -1,0 +1,194 @@
+"""The wizard's stages as HTML: what a stage shows of the facts, and nothing that decides anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from app.ui import units
+from app.ui.draft import Draft, suggested_name
+from app.ui.render import forecast, page
+from app.ui.words import ENGINES
+from backends.script import command
+from backends.spec import Hardware, Model, Spec
+from backends.steps import Ask, Forecast, Plan, Step, WriteFiles
+from backends.text import Language, Text, same
+
+
+class Check(NamedTuple):
+    """One line of the checks: a fact that is known, or why it is not."""
+
+    name: str
+    value: str
+    known: bool
+
+
+class Option(NamedTuple):
+    """An engine's card. `key` is what the form sends back, `verdict` a key of words.VERDICTS or empty."""
+
+    key: str
+    name: str
+    usable: bool
+    chosen: bool = False
+    suggested: bool = False
+    verdict: str = ""
+    image: str | None = None
+    reasons: Sequence[Text] = ()
+    facts: Sequence[tuple[str, str]] = ()
+
+
+def machine_words(hardware: Hardware, language: Language) -> list[str]:
+    """The machine at a glance: “2 × RTX 3090”, “driver 535.54.03”; without a GPU its CPU."""
+    names: dict[str, int] = {}
+    for gpu in hardware.gpus:
+        name = gpu.name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+        names[name] = names.get(name, 0) + 1
+    words = [f"{count} × {name}" if count > 1 else name for name, count in names.items()]
+    if not words:
+        cores = Text(en=f"{hardware.cpu_cores} CPU cores", zh=f"{hardware.cpu_cores} 个 CPU 核")
+        words = [cores.of(language)] if hardware.cpu_cores else []
+    if hardware.driver_version:
+        words.append(f"{Text(en='driver', zh='驱动').of(language)} {hardware.driver_version}")
+    return words
+
+
+def header(hardware: Hardware | None, running: int, launching: int, language: Language) -> str:
+    """Logo, machine at a glance, language, theme."""
+    machine = [] if hardware is None else machine_words(hardware, language)
+    return page("header", language, machine=machine, running=running, launching=launching)
+
+
+def stepper(language: Language) -> str:
+    """The five stages as buttons; the page's script says which is the present one."""
+    return page("stepper", language)
+
+
+def detect(hardware: Hardware, strip: object | None, language: Language) -> str:
+    """What was found on the machine."""
+    return page("detect", language, hardware=hardware, checks=checks(hardware, language), strip=strip)
+
+
+def checks(hardware: Hardware, language: Language) -> list[Check]:
+    """Each fact about the machine beside the GPUs, or why it is not known."""
+    rows: list[Check] = []
+
+    def row(name: Text, value: str | None, field: str) -> None:
+        why = hardware.unknown.get(field)
+        fallback = Text(en="not found", zh="未发现") if why is None else why
+        rows.append(Check(name.of(language), value or fallback.of(language), value is not None))
+
+    driver = hardware.driver_version
+    cuda = f" · CUDA ≤ {hardware.driver_cuda}" if hardware.driver_cuda else ""
+    row(Text(en="NVIDIA driver", zh="NVIDIA 驱动"), f"{driver}{cuda}" if driver else None, "driver_version")
+    docker = hardware.docker
+    reached = docker.version if docker is not None and docker.reachable else None
+    if docker is not None and docker.why is not None and reached is None:
+        rows.append(Check("Docker", docker.why.of(language), False))
+    else:
+        row(same("Docker"), reached, "docker")
+    cores = Text(en=f"{hardware.cpu_cores} cores", zh=f"{hardware.cpu_cores} 核").of(language)
+    row(same("CPU"), " · ".join(filter(None, [hardware.cpu_name, cores])) if hardware.cpu_cores else None, "cpu_cores")
+    free = Text(en="free of", zh="可用，共").of(language)
+    memory = f"{units.gib(hardware.ram_free_mib)} {free} {units.gib(hardware.ram_total_mib)}"
+    row(Text(en="Memory", zh="内存"), memory if hardware.ram_total_mib else None, "ram_total_mib")
+    for index, disk in enumerate(hardware.disks):
+        name = {
+            "data": Text(en="Disk for models", zh="模型磁盘"),
+            "images": Text(en="Disk for images", zh="镜像磁盘"),
+            "temporary": Text(en="Disk for temporary files", zh="临时文件磁盘"),
+        }[disk.purpose]
+        on = Text(en="free on", zh="可用，位于").of(language)
+        value = None if disk.free_mib is None else f"{units.gib(disk.free_mib)} {on} {disk.path}"
+        row(name, value, f"disks.{index}.free_mib")
+    system = " · ".join(filter(None, [hardware.os, hardware.architecture]))
+    row(Text(en="System", zh="系统"), system or None, "os")
+    libraries = [f"glibc {hardware.glibc}" if hardware.glibc else "", f"Python {hardware.python}"]
+    row(Text(en="Libraries", zh="运行库"), " · ".join(filter(None, libraries)) if hardware.python else None, "python")
+    return rows
+
+
+def facts(model: Model | None, trouble: Text | None, language: Language) -> str:
+    """What the model's configuration says, or why it could not be read; empty while none is named."""
+    return page("facts", language, model=model, trouble=None if trouble is None else trouble.of(language))
+
+
+def model(draft: Draft, hardware: Hardware, found: str, language: Language) -> str:
+    """The form of the model: source, precision, request sizes, advanced. `found` is the part made by `facts`."""
+    name = suggested_name(draft)
+    return page("model", language, draft=draft, hardware=hardware, facts=Markup(found), suggested_name=name)  # noqa: S704
+
+
+def rail(hardware: Hardware, spec: Spec | None, fit: object | None, chosen: bool, language: Language) -> str:
+    """What has been decided so far, and whether it fits."""
+    return page(
+        "rail",
+        language,
+        hardware=hardware,
+        machine=" · ".join(machine_words(hardware, language)),
+        spec=spec,
+        fit=fit,
+        engine_chosen=chosen,
+        engine_name=ENGINES[spec.engine].of(language) if spec else "",
+    )
+
+
+def engine(draft: Draft, options: Sequence[Option], language: Language) -> str:
+    """The engines' cards, best first, and the network."""
+    return page("engine", language, draft=draft, options=options)
+
+
+def review(plan: Plan, script: str, language: Language) -> str:
+    """The plan as it will be carried out: steps, commands, files, plan file, script."""
+    commands = [
+        {"number": number, "title": step.title, "command": by_hand(step, language)}
+        for number, step in enumerate(plan.steps, 1)
+    ]
+    files = [
+        {"path": f"{step.folder}/{file.path}", "text": file.text if file.text is not None else f"= {file.asset}"}
+        for step in plan.steps
+        if isinstance(step, WriteFiles)
+        for file in step.files
+    ]
+    return page(
+        "review",
+        language,
+        plan=plan,
+        total=total(plan, language),
+        commands=commands,
+        files=files,
+        plan_json=plan.model_dump_json(indent=2, exclude_defaults=True),
+        script=script,
+    )
+
+
+def by_hand(step: Step, language: Language) -> str:
+    """The command of a step, or what it does where it is not a command."""
+    argv: tuple[str, ...] = getattr(step, "argv", ())
+    env: dict[str, str] = getattr(step, "env", {})
+    if argv:
+        return "".join(f"{name}={value} \\\n  " for name, value in env.items()) + command(argv)
+    if isinstance(step, WriteFiles):
+        return Text(en=f"# {len(step.files)} files below {step.folder}", zh=f"# 写入 {step.folder} 下 {len(step.files)} 个文件").of(language)  # noqa: E501
+    if isinstance(step, Ask):
+        said = step.chat.prompt or (step.chat.messages[-1].content if step.chat.messages else "")
+        return Text(en=f"# asks “{said}”", zh=f"# 提问“{said}”").of(language)
+    return command(("docker", step.kind, getattr(step, "image", "") or getattr(step, "tag", "")))
+
+
+def total(plan: Plan, language: Language) -> str:
+    """“8 steps · 6.4 GiB · ~46 min”."""
+    count = Text(en=f"{len(plan.steps)} steps", zh=f"{len(plan.steps)} 步").of(language)
+    forecasts = [step.forecast for step in plan.steps]
+    whole = Forecast(
+        seconds=sum(one.seconds or 0 for one in forecasts) or None,
+        download_mib=sum(one.download_mib or 0 for one in forecasts) or None,
+    )
+    return " · ".join(filter(None, [count, forecast(whole, language)]))
+
+
+def empty_stage(language: Language, **_: Any) -> str:
+    """What stands in a stage that has not been reached."""
+    wait = Text(en="Finish the stages before this one first.", zh="请先完成前面的步骤。").of(language)
+    return str(Markup('<p class="muted">{}</p>').format(wait))

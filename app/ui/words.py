@@ -1,0 +1,116 @@
+"""Words and shapes that several pages share: states, verdicts, engines, and what the page's own scripts say."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from backends.runs import Standing, State
+from backends.text import Text, same
+
+
+class Shown(NamedTuple):
+    """A state as a word and a shape of the status mark (never colour alone)."""
+
+    word: Text
+    shape: str
+
+
+class Verdict(NamedTuple):
+    """A verdict as a word and an icon of the sprite."""
+
+    word: Text
+    icon: str
+
+
+STATES: dict[State, Shown] = {
+    State.QUEUED: Shown(Text(en="Queued", zh="排队中"), "starting"),
+    State.RUNNING: Shown(Text(en="Launching", zh="启动中"), "starting"),
+    State.SERVING: Shown(Text(en="Running", zh="运行中"), "running"),
+    State.STOPPING: Shown(Text(en="Stopping", zh="停止中"), "starting"),
+    State.DONE: Shown(Text(en="Done", zh="已完成"), "running"),
+    State.STOPPED: Shown(Text(en="Stopped", zh="已停止"), "stopped"),
+    State.FAILED: Shown(Text(en="Failed", zh="失败"), "failed"),
+    State.LOST: Shown(Text(en="Lost", zh="已丢失"), "failed"),
+}
+
+STANDINGS: dict[Standing, Text] = {
+    Standing.WAITING: Text(en="waiting", zh="等待"),
+    Standing.NOW: Text(en="in progress", zh="进行中"),
+    Standing.DONE: Text(en="done", zh="完成"),
+    Standing.SKIPPED: Text(en="done before", zh="已复用"),
+    Standing.FAILED: Text(en="failed", zh="失败"),
+    Standing.STOPPED: Text(en="stopped", zh="已停止"),
+    Standing.LOST: Text(en="lost", zh="已丢失"),
+}
+
+SHAPES: dict[Standing, str] = {
+    Standing.WAITING: "",
+    Standing.NOW: "now",
+    Standing.DONE: "done",
+    Standing.SKIPPED: "done",
+    Standing.FAILED: "bad",
+    Standing.STOPPED: "bad",
+    Standing.LOST: "bad",
+}
+
+VERDICTS: dict[str, Verdict] = {
+    "native": Verdict(Text(en="Native", zh="原生"), "check"),
+    "forward": Verdict(Text(en="Forward", zh="前向兼容"), "fwd"),
+    "minor": Verdict(Text(en="Minor", zh="次要版本"), "half"),
+    "doubtful": Verdict(Text(en="Doubtful", zh="存疑"), "q"),
+    "impossible": Verdict(Text(en="Impossible", zh="不可运行"), "cross"),
+}
+
+ENGINES: dict[str, Text] = {
+    "transformers": same("Transformers"),
+    "fastertransformer": same("FasterTransformer"),
+    "tensorrt_llm": same("TensorRT-LLM"),
+    "vllm": same("vLLM"),
+}
+
+TABS: dict[str, Text] = {
+    "wizard": Text(en="Wizard", zh="部署"),
+    "chat": Text(en="Chat", zh="对话"),
+    "monitor": Text(en="Monitor", zh="监控"),
+    "history": Text(en="History", zh="历史"),
+}
+
+# What the page's own scripts say. {n} and the like are put in by the script.
+SCRIPT: dict[str, Text] = {
+    "copied": Text(en="Copied", zh="已复制"),
+    "live": Text(en="Live", zh="实时"),
+    "ended": Text(en="Ended", zh="已结束"),
+    "paused": Text(en="Not following", zh="未跟随"),
+    "reconnecting": Text(en="Reconnecting", zh="正在重连"),
+    "waiting": Text(en="Waiting", zh="等待中"),
+    "lines": Text(en="{n} lines", zh="{n} 行"),
+    "newLines": Text(en="{n} new lines", zh="{n} 行新日志"),
+    "earlier": Text(en="{n} earlier lines are in the download", zh="更早的 {n} 行见下载文件"),
+    "found": Text(en="{a} of {n}", zh="{a} / {n}"),
+    "notFound": Text(en="none", zh="无结果"),
+    "answering": Text(en="Answering", zh="生成中"),
+    "stoppedByYou": Text(en="Stopped by you", zh="由你停止"),
+    "atLimit": Text(en="Ended at the token limit", zh="已达 token 上限"),
+    "tokens": Text(en="tokens", zh="token"),
+    "again": Text(en="Again", zh="重新生成"),
+    "copy": Text(en="Copy", zh="复制"),
+    "failed": Text(en="No answer", zh="没有回答"),
+    "lostAnswer": Text(en="The connection ended before the answer did.", zh="连接在回答结束前中断。"),
+    "none": Text(en="none", zh="无"),
+    "set": Text(en="set", zh="已设置"),
+    "temperature": Text(en="temp", zh="温度"),
+    "defaults": Text(en="model's own", zh="模型默认"),
+    "hello": Text(en="Ask {name} a question.", zh="向 {name} 提问。"),
+    "ask": Text(en="Ask {name}", zh="向 {name} 提问"),
+    "noSample": Text(en="Waiting for the first sample", zh="等待第一个采样"),
+    "noGpu": Text(en="No GPU on this machine", zh="本机没有 GPU"),
+    "memory": Text(en="Memory", zh="内存"),
+    "gone": Text(
+        en="The panel does not answer. The page goes on as soon as it is back.", zh="面板没有响应，恢复后页面会继续。"
+    ),
+    "ok": Text(en="Close", zh="关闭"),
+    "soFarMinutes": Text(en="{m} min {s} s so far", zh="已用 {m} 分 {s} 秒"),
+    "soFar": Text(en="{s} s so far", zh="已用 {s} 秒"),
+    "pause": Text(en="Pause", zh="暂停"),
+    "resume": Text(en="Go on", zh="继续"),
+}

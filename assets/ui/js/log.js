@@ -1,0 +1,274 @@
+// The log: lines as they come, only those in sight are in the page. Exact heights, so that nothing jumps.
+import { on, watch } from "./stream.js";
+
+const ROW = 20;
+const MOST = 200_000; // lines kept in the page; the download has all
+const $ = (name) => document.querySelector(`[data-log-${name}]`);
+const state = { run: null, step: null, pinned: false, lines: [], levels: [], base: 0, skipped: 0, ended: false };
+let level = "all";
+let query = "";
+let shown = null; // indices of the lines that the filter lets through; null: all
+let tops = new Uint32Array(1024); // tops[i]: rows above the i-th shown line
+let columns = 80;
+let cell = 7.2;
+let follow = true;
+let unseen = 0;
+let found = [];
+let at = -1;
+let due = false;
+const counts = { W: 0, E: 0 };
+
+const GLOG = /^([IWEF])\d{4} (\d\d:\d\d:\d\d\.\d{3})\d* +\d+ /;
+const WARNING = /\bwarn(ing)?\b|\[W\]/i;
+const ERROR = /\berror\b|\bfatal\b|\btraceback\b|\bexception\b|\[E\]|\bout of memory\b/i;
+
+function levelOf(line) {
+  const glog = GLOG.exec(line);
+  if (glog) return glog[1] === "F" ? "E" : glog[1];
+  const head = line.length > 300 ? line.slice(0, 300) : line;
+  return ERROR.test(head) ? "E" : WARNING.test(head) ? "W" : "";
+}
+
+// How many cells a line takes: Chinese and other wide letters take two.
+function cells(line) {
+  for (let i = 0; i < line.length; i++) {
+    if (line.charCodeAt(i) > 126 || line.charCodeAt(i) === 9) return slowCells(line);
+  }
+  return line.length;
+}
+function slowCells(line) {
+  let n = 0;
+  for (const letter of line) {
+    const code = letter.codePointAt(0);
+    if (code === 9) n += 8 - (n % 8);
+    else n += (code >= 0x1100 && code <= 0x115f) || (code >= 0x2e80 && code <= 0xffe6 && !(code >= 0xd7a4 && code < 0xf900)) || code >= 0x1f300 ? 2 : 1;
+  }
+  return n;
+}
+
+const text = (line) => line.replace(GLOG, "");
+const rows = (line) => Math.max(1, Math.ceil(cells(text(line)) / columns));
+const size = () => (shown ? shown.length : state.lines.length);
+const real = (i) => (shown ? shown[i] : i);
+
+function room(n) {
+  if (tops.length > n + 1) return;
+  const bigger = new Uint32Array(Math.max(tops.length * 2, n + 2));
+  bigger.set(tops);
+  tops = bigger;
+}
+
+function measureAll() {
+  const n = size();
+  room(n);
+  tops[0] = 0;
+  for (let i = 0; i < n; i++) tops[i + 1] = tops[i] + rows(state.lines[real(i)]);
+}
+
+function refilter() {
+  shown = null;
+  if (level !== "all") shown = state.levels.flatMap((one, i) => (one === level ? [i] : []));
+  measureAll();
+}
+
+function search() {
+  found = [];
+  at = -1;
+  if (query) {
+    const wanted = query.toLowerCase();
+    const n = size();
+    for (let i = 0; i < n; i++) if (state.lines[real(i)].toLowerCase().includes(wanted)) found.push(i);
+  }
+  foot();
+}
+
+function jump(step) {
+  if (!found.length) return;
+  at = at < 0 ? (step > 0 ? 0 : found.length - 1) : (at + step + found.length) % found.length;
+  setFollow(false);
+  const view = $("view");
+  view.scrollTop = tops[found[at]] * ROW - view.clientHeight / 3;
+  draw();
+  foot();
+}
+
+export function openLog(run, step, pinned = false) {
+  if (state.run === run && state.step === step) return;
+  Object.assign(state, { run, step, pinned, lines: [], levels: [], base: 0, skipped: 0, ended: false });
+  Object.assign(counts, { W: 0, E: 0 });
+  shown = null; found = []; at = -1; unseen = 0;
+  measureAll();
+  setFollow(true);
+  const link = $("download");
+  if (link && run && step) link.href = `/slipway/runs/${encodeURIComponent(run)}/log/${encodeURIComponent(step)}`;
+  watch({ run, step });
+  later();
+}
+
+export const logIs = () => state;
+
+function take(page) {
+  if (page.step !== state.step) return;
+  const before = size();
+  for (const line of page.lines) {
+    const one = levelOf(line);
+    state.lines.push(line);
+    state.levels.push(one);
+    if (one === "W" || one === "E") counts[one]++;
+    if (shown && one === level) shown.push(state.lines.length - 1);
+  }
+  state.ended = page.ended;
+  if (state.lines.length > MOST) {
+    const gone = state.lines.length - MOST + MOST / 10;
+    state.lines.splice(0, gone);
+    state.levels.splice(0, gone);
+    state.base += gone;
+    refilter();
+  } else {
+    const n = size();
+    room(n);
+    for (let i = before; i < n; i++) tops[i + 1] = tops[i] + rows(state.lines[real(i)]);
+  }
+  if (query) {
+    const wanted = query.toLowerCase();
+    for (let i = before; i < size(); i++) if (state.lines[real(i)].toLowerCase().includes(wanted)) found.push(i);
+  }
+  if (!follow) unseen += page.lines.length;
+  later();
+}
+
+function later() {
+  if (due) return;
+  due = true;
+  requestAnimationFrame(() => { due = false; fit(); draw(); foot(); });
+}
+
+function fit() {
+  const view = $("view");
+  if (!view || !view.clientWidth) return;
+  const probe = document.createElement("span");
+  probe.textContent = "0".repeat(100);
+  probe.style.cssText = "position:absolute;visibility:hidden;white-space:pre";
+  $("rows").append(probe);
+  cell = probe.getBoundingClientRect().width / 100 || cell;
+  probe.remove();
+  const narrow = matchMedia("(max-width: 720px)").matches;
+  const wide = Math.max(10, Math.floor((view.clientWidth - (narrow ? 38 : 188)) / cell));
+  if (wide !== columns) { columns = wide; measureAll(); }
+}
+
+function first(row) { // the shown line that holds that row
+  let low = 0, high = size() - 1;
+  while (low < high) { const middle = (low + high + 1) >> 1; if (tops[middle] <= row) low = middle; else high = middle - 1; }
+  return low;
+}
+
+function mark(target, words) {
+  const lower = words.toLowerCase(), wanted = query.toLowerCase();
+  let from = 0;
+  for (let hit = lower.indexOf(wanted); hit >= 0; hit = lower.indexOf(wanted, from)) {
+    target.append(words.slice(from, hit));
+    const one = document.createElement("mark");
+    one.textContent = words.slice(hit, hit + wanted.length);
+    target.append(one);
+    from = hit + wanted.length;
+  }
+  target.append(words.slice(from));
+}
+
+function draw() {
+  const view = $("view"), space = $("space"), body = $("rows");
+  if (!view) return;
+  const n = size();
+  const height = tops[n] * ROW;
+  space.style.height = `${height}px`;
+  $("nothing").hidden = state.lines.length > 0;
+  if (follow) view.scrollTop = height;
+  const start = n ? first(Math.max(0, Math.floor(view.scrollTop / ROW) - 10)) : 0;
+  const end = Math.floor((view.scrollTop + view.clientHeight) / ROW) + 10;
+  const made = document.createDocumentFragment();
+  for (let i = start; i < n && tops[i] <= end; i++) {
+    const index = real(i), line = state.lines[index], glog = GLOG.exec(line), one = state.levels[index];
+    const row = document.createElement("div");
+    if (one === "W" || one === "E") row.className = one;
+    if (found[at] === i) row.classList.add("hit");
+    row.style.height = `${(tops[i + 1] - tops[i]) * ROW}px`;
+    for (const words of [(state.base + index + 1).toLocaleString("en"), glog ? glog[2] : "", one]) {
+      const part = document.createElement("span");
+      part.textContent = words;
+      row.append(part);
+    }
+    const words = document.createElement("span");
+    if (query) mark(words, text(line)); else words.textContent = text(line);
+    row.append(words);
+    made.append(row);
+  }
+  body.style.transform = `translateY(${tops[start] * ROW}px)`;
+  body.replaceChildren(made);
+}
+
+function foot() {
+  const w = slipway.word;
+  const lines = $("lines");
+  if (!lines) return;
+  const total = state.base + state.lines.length;
+  lines.textContent = w("lines", { n: total.toLocaleString("en") }) + (state.base || state.skipped ? ` · ${w("earlier", { n: state.base ? state.base.toLocaleString("en") : "…" })}` : "");
+  for (const one of ["W", "E"]) document.querySelector(`[data-log-count="${one}"]`).textContent = counts[one].toLocaleString("en");
+  $("first").hidden = counts.E === 0;
+  $("found").textContent = query ? (found.length ? w("found", { a: at + 1 || "–", n: found.length.toLocaleString("en") }) : w("notFound")) : "";
+  const pill = $("pill");
+  pill.hidden = follow || unseen === 0;
+  pill.textContent = w("newLines", { n: unseen.toLocaleString("en") });
+  const mood = state.ended ? ["stopped", "ended"] : lost ? ["starting", "reconnecting"] : ["running", "live"];
+  const told = $("state");
+  if (told.textContent !== w(mood[1])) { told.className = `st ${mood[0]}`; told.textContent = w(mood[1]); }
+}
+
+function setFollow(on) {
+  follow = on;
+  if (on) unseen = 0;
+  const box = $("follow");
+  if (box) box.checked = on;
+  later();
+}
+
+let lost = false;
+on("log", take);
+on("skip", (told) => { state.skipped = told.bytes; later(); });
+on("state", (told) => { lost = told === "lost"; foot(); });
+
+document.addEventListener("input", (event) => {
+  if (!event.target.matches?.("[data-log-search]")) return;
+  query = event.target.value;
+  search();
+  if (found.length) jump(1); else later();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.target.matches?.("[data-log-search]") && event.key === "Enter") { event.preventDefault(); jump(event.shiftKey ? -1 : 1); }
+});
+document.addEventListener("change", (event) => { if (event.target.matches?.("[data-log-follow]")) setFollow(event.target.checked); });
+document.addEventListener("scroll", (event) => {
+  const view = event.target;
+  if (!view.matches?.("[data-log-view]")) return;
+  const below = view.scrollHeight - view.scrollTop - view.clientHeight;
+  if (follow && below > 2 * ROW) setFollow(false); else if (!follow && below < 4) setFollow(true);
+  later();
+}, true);
+document.addEventListener("click", async (event) => {
+  const hit = (name) => event.target.closest?.(`[data-log-${name}]`);
+  if (hit("pill")) setFollow(true);
+  else if (hit("copy")) slipway.copy(state.lines.join("\n"));
+  else if (hit("level")) {
+    level = hit("level").dataset.logLevel;
+    for (const one of document.querySelectorAll("[data-log-level]")) { one.classList.toggle("on", one.dataset.logLevel === level); one.setAttribute("aria-pressed", one.dataset.logLevel === level); }
+    refilter(); search(); setFollow(true);
+  } else if (hit("first")) {
+    level = "all"; refilter(); search();
+    const index = state.levels.indexOf("E");
+    setFollow(false);
+    const view = $("view");
+    view.scrollTop = tops[index] * ROW - view.clientHeight / 3;
+    later();
+  } else if (hit("step")) openLog(state.run, hit("step").dataset.logStep, true);
+});
+addEventListener("resize", later);

@@ -1,0 +1,394 @@
+// The page's own logic: stages, fields, replies of the panel, dialogs. Decisions are the panel's; here is only showing.
+import { on, watch } from "./stream.js";
+import { openLog, logIs } from "./log.js";
+import { choose, startChat } from "./chat.js";
+import { drawMonitor } from "./monitor.js";
+
+const $ = (selector, root = document) => root.querySelector(selector);
+const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+const html = document.documentElement;
+const KEY = "slipway_draft";
+const TABS = ["wizard", "chat", "monitor", "history"];
+let kept = {};
+try { kept = JSON.parse(slipway.kept(KEY) || "{}"); } catch { kept = {}; }
+let stage = 0;
+let reached = kept.stage || 1;
+let failed = false;
+let run = new URLSearchParams(location.search).get("run");
+let booted = false;
+let closing = null;
+const busy = new Map(); // serial -> button
+
+// --- fields ----------------------------------------------------------------------------------------------------------
+
+function draft() {
+  const told = { ...(kept.draft || {}) };
+  const lists = new Set();
+  for (const one of $$("#sw-model [name], #sw-engine [name]")) {
+    if (one.type === "radio") { if (one.checked) told[one.name === "choice" ? "choice" : one.name] = one.value; }
+    else if (one.type === "checkbox" && one.value !== "true") {
+      if (!lists.has(one.name)) { lists.add(one.name); told[one.name] = []; }
+      if (one.checked) told[one.name].push(one.value);
+    } else if (one.type === "checkbox") told[one.name] = one.checked;
+    else told[one.name] = one.value;
+  }
+  return told;
+}
+
+function save() {
+  kept = { draft: draft(), stage: Math.min(reached, 4) };
+  slipway.keep(KEY, JSON.stringify(kept));
+}
+
+function complain(trouble) {
+  clean();
+  const name = trouble.field === "model" ? "model.id" : trouble.field;
+  const field = name && $(`#nav [data-field="${CSS.escape(name)}"]`);
+  if (!field || !field.getClientRects().length) {
+    const fold = field?.closest("details");
+    if (fold) fold.open = true;
+    if (!field || !field.getClientRects().length) return false;
+  }
+  const error = document.createElement("span");
+  error.className = "err";
+  error.id = `e-${name}`;
+  error.setAttribute("role", "alert");
+  error.textContent = [trouble.title.replace(/^[\w.]+[:：]\s*/, ""), trouble.hint].filter(Boolean).join(" ");
+  field.append(error);
+  const control = $("input, textarea, select", field);
+  control?.classList.add("is-err");
+  control?.setAttribute("aria-invalid", "true");
+  control?.setAttribute("aria-errormessage", error.id);
+  return control || field;
+}
+
+function clean() {
+  $$("#nav [data-field] > .err").forEach((one) => one.remove());
+  $$("#nav .is-err").forEach((one) => { one.classList.remove("is-err"); one.removeAttribute("aria-invalid"); });
+}
+
+// --- where we are ----------------------------------------------------------------------------------------------------
+
+function show(number, { focus = true } = {}) {
+  stage = number;
+  reached = Math.max(reached, Math.min(number, 4));
+  html.dataset.at = String(number);
+  paintStepper();
+  if (number === 5) place({ run }); else { place({ run: null }); follow(null); }
+  if (booted) save();
+  scrollTo({ top: 0 });
+  if (focus) $(`#sw-${["", "detect", "model", "engine", "review", "launch"][number]} h1`)?.focus({ preventScroll: true });
+}
+
+function paintStepper() {
+  $$(".step-button").forEach((button, i) => {
+    const n = i + 1;
+    const can = n <= reached || (n === 5 && Boolean(run));
+    button.disabled = !can;
+    button.classList.toggle("active", n === stage);
+    button.classList.toggle("completed", n < stage);
+    button.classList.toggle("pending", n > stage);
+    button.classList.toggle("failed", n === 5 && stage === 5 && failed);
+    if (n === stage) button.setAttribute("aria-current", "step"); else button.removeAttribute("aria-current");
+  });
+  $$(".step-connector").forEach((line, i) => line.classList.toggle("completed", i + 1 < stage));
+}
+
+function place(change) {
+  const url = new URL(location);
+  for (const [name, value] of Object.entries(change)) if (value) url.searchParams.set(name, value); else url.searchParams.delete(name);
+  url.searchParams.delete("lang");
+  if (url.href !== location.href) history.replaceState(null, "", url);
+}
+
+function tabButtons() { return $$('#nav > .tab-wrapper > .tab-container:not(.visually-hidden) button[role="tab"]'); }
+function openTab(name) {
+  const button = tabButtons()[TABS.indexOf(name)];
+  if (button && button.getAttribute("aria-selected") !== "true") button.click(); else tabShown(name);
+}
+function tabShown(name) {
+  html.dataset.view = name;
+  place({ tab: name === "wizard" ? null : name });
+  watch({ monitor: name === "monitor" });
+  if (name === "history" && booted) askHistory();
+  if (name !== "history") closeDrawer();
+  dispatchEvent(new Event("slipway:tab"));
+}
+
+function follow(id) {
+  if (!id) { if (logIs().run) { openLog(null, null); } watch({ run: null, step: null }); return; }
+  if (logIs().run !== id) {
+    for (const name of ["launch-head", "launch-steps", "launch-result"]) $(`[data-slot="${name}"]`)?.replaceChildren();
+    openLog(id, null);
+  }
+  watch({ run: id });
+}
+
+function go(where, id) {
+  if (where.startsWith("stage:")) { const number = Number(where.slice(6)); openTab("wizard"); if (number === 5) openRun(run); else show(number); }
+  else if (where.startsWith("run:")) openRun(where.slice(4));
+  else if (where === "run") openRun(id);
+  else if (where === "chat") { choose(id); openTab("chat"); $("[data-chat-form] textarea")?.focus(); }
+  else if (TABS.includes(where)) { openTab(where); if (where === "wizard" && stage === 5) show(1); }
+}
+
+function openRun(id) {
+  if (!id) return;
+  run = id;
+  failed = false;
+  closeDrawer();
+  openTab("wizard");
+  show(5);
+  follow(id);
+}
+
+// --- the panel's words -----------------------------------------------------------------------------------------------
+
+slipway.fill = (slots) => {
+  for (const [name, made] of Object.entries(slots || {})) {
+    for (const slot of $$(`[data-slot="${name}"]`)) {
+      if (slot.dataset.was === made && slot.childElementCount) continue;
+      const focused = slot.contains(document.activeElement) ? document.activeElement : null;
+      const mark = focused && ["data-log-step", "data-do", "data-go", "data-copy"].map((key) => focused.getAttribute(key) && `[${key}="${CSS.escape(focused.getAttribute(key))}"]`).find(Boolean);
+      const chosen = slot.tagName === "SELECT" ? slot.value : null;
+      slot.innerHTML = made; // made by the panel, escaped there
+      slot.dataset.was = made;
+      if (chosen && [...slot.options].some((one) => one.value === chosen)) slot.value = chosen;
+      if (mark) $(mark, slot)?.focus({ preventScroll: true });
+    }
+  }
+  dress();
+};
+
+function dress() {
+  const now = Date.now();
+  for (const one of $$("[data-since]")) {
+    const seconds = Math.max(0, Math.floor((now - Date.parse(one.dataset.since)) / 1000));
+    const minutes = Math.floor(seconds / 60);
+    const words = "clock" in one.dataset ? `${minutes}:${String(seconds % 60).padStart(2, "0")}` : slipway.word(minutes ? "soFarMinutes" : "soFar", { m: minutes, s: seconds % 60 });
+    if (one.textContent !== words) one.textContent = words;
+  }
+  for (const one of $$("time[datetime]:not([data-local])")) {
+    const at = new Date(one.getAttribute("datetime"));
+    const today = at.toDateString() === new Date().toDateString();
+    const locale = slipway.language === "zh" ? "zh-CN" : "en-GB";
+    one.textContent = today ? at.toLocaleTimeString(locale, { hour: "2-digit", minute: "2-digit" }) : at.toLocaleString(locale, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+    one.title = at.toLocaleString(locale);
+    one.dataset.local = "";
+  }
+}
+setInterval(dress, 1000);
+
+slipway.onReply((told) => {
+  const button = busy.get(told.serial);
+  if (button) { button.classList.remove("is-busy"); button.removeAttribute("aria-busy"); busy.delete(told.serial); }
+  requestAnimationFrame(() => {
+    if (told.do === "model-input" && told.serial !== lastInput) return;
+    if (told.draft) { kept = { draft: told.draft, stage: 2 }; slipway.keep(KEY, JSON.stringify(kept)); reached = 2; refreshForm(told.draft); }
+    slipway.fill(told.slots);
+    if (told.do === "boot" && !booted) begin(told);
+    if (told.go && told.do !== "boot") { if (told.tab) openTab(told.tab); go(told.go); }
+    if (told.toast) toast(told.toast);
+    if (told.do === "open") { $(".drawer h2")?.focus({ preventScroll: true }); }
+    if (told.do === "delete") closing = null;
+    if (told.trouble) {
+      const where = complain(told.trouble);
+      if (where && told.do !== "model-input") where.focus?.();
+      if (!where) say(told.trouble);
+    } else if (["model", "engine", "review", "model-input"].includes(told.do)) clean();
+    if (stage === 0) return;
+    paintStepper();
+    dress();
+  });
+});
+
+// Values that a person typed live in the elements, not in their attributes: put the new ones there.
+function refreshForm(values) {
+  for (const one of $$("#sw-model [name], #sw-engine [name]")) {
+    const value = values[one.name];
+    if (value === undefined) continue;
+    if (one.type === "radio") one.checked = one.value === value;
+    else if (one.type === "checkbox") one.checked = Array.isArray(value) ? value.includes(one.value) : Boolean(value);
+    else one.value = value;
+  }
+}
+
+function begin(told) {
+  booted = true;
+  startChat();
+  html.dataset.ready = "";
+  watch({ monitor: told.tab === "monitor" });
+  if (told.go.startsWith("run:")) { run = told.go.slice(4); stage = 5; show(5, { focus: false }); follow(run); }
+  else { reached = Math.max(1, Math.min(kept.stage || 1, 4)); show(Number(told.go.slice(6)), { focus: false }); }
+  openTab(told.tab || "wizard");
+}
+
+on("panel", (told) => { slipway.fill(told.slots); });
+on("run", (told) => {
+  if (told.run !== run) return;
+  const before = failed;
+  failed = ["failed", "lost"].includes(told.state);
+  html.dataset.state = told.state;
+  slipway.fill(told.slots);
+  const name = $("[data-log-name]");
+  const log = logIs();
+  if (!log.pinned || !log.step) openLog(told.run, told.best);
+  if (name) name.textContent = told.titles[logIs().step] || "";
+  for (const item of $$("[data-log-step]")) item.closest("li").classList.toggle("shown", item.dataset.logStep === logIs().step);
+  if (before !== failed) paintStepper();
+});
+on("state", (told) => { html.toggleAttribute("data-lost", told === "lost"); });
+
+// --- asking ----------------------------------------------------------------------------------------------------------
+
+let lastInput = 0;
+let inputTimer = 0;
+
+function ask(what, data, button) {
+  if (button?.classList.contains("is-busy")) return;
+  const serial = slipway.ask(what, data);
+  if (button) { button.classList.add("is-busy"); button.setAttribute("aria-busy", "true"); busy.set(serial, button); setTimeout(() => { button.classList.remove("is-busy"); busy.delete(serial); }, 60_000); }
+  return serial;
+}
+
+let historyState = { query: "", group: "", before: "", first: 1, stack: [] };
+function askHistory() { slipway.ask("history", { query: historyState.query, group: historyState.group, before: historyState.before, first: historyState.first }); }
+
+document.addEventListener("submit", (event) => {
+  const form = event.target.closest?.("[data-form]");
+  if (!form) return;
+  event.preventDefault();
+  save();
+  ask(form.dataset.form, { draft: draft() }, event.submitter || $('[type="submit"]', form));
+});
+
+document.addEventListener("input", (event) => {
+  const one = event.target;
+  if (one.matches?.("[data-history-search]")) {
+    clearTimeout(inputTimer);
+    inputTimer = setTimeout(() => { historyState = { ...historyState, query: one.value, before: "", first: 1, stack: [] }; askHistory(); }, 250);
+    return;
+  }
+  const form = one.closest?.("[data-form]");
+  if (!form) return;
+  if (reached > 2 && form.dataset.form === "model") { reached = 2; paintStepper(); }
+  if (reached > 3 && form.dataset.form === "engine") { reached = 3; paintStepper(); }
+  save();
+  clearTimeout(inputTimer);
+  const wait = one.type === "radio" || one.type === "checkbox" ? 0 : 350;
+  inputTimer = setTimeout(() => { lastInput = slipway.ask(form.dataset.form === "engine" ? "engine-input" : "model-input", { draft: draft() }); }, wait);
+});
+
+document.addEventListener("click", (event) => {
+  const hit = (selector) => event.target.closest?.(selector);
+  let one;
+  if ((one = hit("[data-language]"))) slipway.setLanguage(one.dataset.language);
+  else if (hit("[data-theme-switch]")) slipway.setTheme();
+  else if ((one = hit("[data-stage]"))) { const n = Number(one.dataset.stage); if (n === 5) openRun(run); else show(n); }
+  else if ((one = hit("[data-do]"))) act(one);
+  else if ((one = hit("[data-go]"))) go(one.dataset.go, one.dataset.run);
+  else if ((one = hit("[data-copy]"))) slipway.copy($$(one.dataset.copy).map((part) => part.textContent).join("\n"));
+  else if ((one = hit("[data-tab]"))) pane(one);
+  else if ((one = hit("[data-history-group]"))) { historyState = { ...historyState, group: one.dataset.historyGroup, before: "", first: 1, stack: [] }; askHistory(); }
+  else if ((one = hit("[data-history-page]"))) turn(one.dataset.historyPage);
+  else if ((one = hit("[data-history-run]"))) { closing = $("[data-history-open]", one); ask("open", { run: one.dataset.historyRun }); }
+  else if (hit("[data-drawer-close]")) closeDrawer();
+  else if ((one = hit('#nav > .tab-wrapper button[role="tab"]'))) { const index = tabButtons().indexOf(one); if (index >= 0) setTimeout(() => tabShown(TABS[index]), 0); }
+});
+
+function turn(page) {
+  if (page === "back") { const before = historyState.stack.pop() || { before: "", first: 1 }; historyState = { ...historyState, ...before }; }
+  else { historyState.stack.push({ before: historyState.before, first: historyState.first }); historyState = { ...historyState, before: page, first: historyState.first + 20 }; }
+  askHistory();
+}
+
+async function act(button) {
+  const told = { run: button.dataset.run };
+  if (button.dataset.confirm && !(await confirmed(button))) return;
+  if (button.dataset.do === "new") { run = null; show(1); return; }
+  if (button.dataset.do === "delete") Object.assign(told, { query: historyState.query, group: historyState.group });
+  ask(button.dataset.do, told, button);
+}
+
+function pane(tab) {
+  const box = tab.closest("[data-tabs]");
+  for (const one of $$("[data-tab]", box)) { const chosen = one === tab; one.classList.toggle("on", chosen); one.setAttribute("aria-selected", chosen); one.tabIndex = chosen ? 0 : -1; $(`#${one.getAttribute("aria-controls")}`).hidden = !chosen; }
+}
+
+document.addEventListener("keydown", (event) => {
+  const tab = event.target.closest?.("[data-tab]");
+  if (tab && ["ArrowLeft", "ArrowRight"].includes(event.key)) {
+    const tabs = $$("[data-tab]", tab.parentElement);
+    const next = tabs[(tabs.indexOf(tab) + (event.key === "ArrowRight" ? 1 : -1) + tabs.length) % tabs.length];
+    next.focus();
+    pane(next);
+  }
+  if (event.key === "Escape" && $(".drawer") && !$("dialog[open]")) closeDrawer();
+});
+
+function closeDrawer() {
+  const drawer = $(".drawer");
+  if (!drawer) return;
+  drawer.remove();
+  closing?.focus?.();
+  closing = null;
+}
+
+// --- dialogs ---------------------------------------------------------------------------------------------------------
+
+function dialog(title, body, buttons) {
+  return new Promise((resolve) => {
+    const box = document.createElement("dialog");
+    box.className = "dialog";
+    box.setAttribute("role", "alertdialog");
+    const head = document.createElement("h2");
+    head.textContent = title;
+    head.id = "dialog-title";
+    box.setAttribute("aria-labelledby", "dialog-title");
+    box.append(head);
+    for (const words of body.filter(Boolean)) { const line = document.createElement("p"); line.textContent = words; box.append(line); }
+    const row = document.createElement("div");
+    row.className = "row";
+    for (const [label, value, looks] of buttons) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = `btn ${looks}`;
+      button.textContent = label;
+      button.addEventListener("click", () => { box.close(value); });
+      row.append(button);
+    }
+    box.append(row);
+    box.addEventListener("close", () => { box.remove(); resolve(box.returnValue === "yes"); });
+    document.body.append(box);
+    box.showModal();
+    $("button", row).focus();
+  });
+}
+
+const confirmed = (button) => dialog(button.dataset.confirm, [button.dataset.confirmText], [[button.dataset.confirmNo, "no", ""], [button.dataset.confirmYes, "yes", "stop solid"]]);
+const say = (trouble) => dialog(trouble.title, [trouble.hint, ...(trouble.reasons || []).map((reason) => `· ${reason}`)], [[slipway.word("ok"), "no", ""]]);
+
+function toast(words) {
+  $(".toast")?.remove();
+  const box = document.createElement("div");
+  box.className = "toast";
+  box.setAttribute("role", "status");
+  box.textContent = words;
+  document.body.append(box);
+  setTimeout(() => box.remove(), 4000);
+}
+
+slipway.copy = async (words) => {
+  try { await navigator.clipboard.writeText(words); } catch {
+    const box = document.createElement("textarea"); // off loopback without TLS there is no clipboard object
+    box.value = words;
+    document.body.append(box);
+    box.select();
+    document.execCommand("copy");
+    box.remove();
+  }
+  toast(slipway.word("copied"));
+};
+
+addEventListener("slipway:theme", drawMonitor);
+slipway.ask("boot", { run, tab: new URLSearchParams(location.search).get("tab"), draft: kept.draft, stage: kept.stage });

@@ -1,0 +1,47 @@
+// The one live stream of the page. Every part says what it watches; a change opens the stream anew at the same place.
+const listeners = {};
+const wanted = { run: null, step: null, monitor: false };
+let source = null;
+let cursor = null; // byte of the log behind the last line that was shown
+let again = 0;
+
+export function on(name, listener) { (listeners[name] ||= []).push(listener); }
+
+function tell(name, data) { for (const listener of listeners[name] || []) listener(data); }
+
+export function watch(change) {
+  const before = JSON.stringify(wanted);
+  Object.assign(wanted, change);
+  if (JSON.stringify(wanted) === before && source) return;
+  if ("run" in change || "step" in change) cursor = null;
+  open();
+}
+
+function open() {
+  clearTimeout(again);
+  source?.close();
+  const asked = new URLSearchParams({ lang: slipway.language });
+  if (wanted.run) asked.set("run", wanted.run);
+  if (wanted.run && wanted.step) asked.set("step", wanted.step);
+  if (wanted.monitor) asked.set("monitor", "1");
+  if (cursor !== null) asked.set("from", cursor);
+  source = new EventSource(`/slipway/stream?${asked}`);
+  const mine = source;
+  source.onopen = () => tell("state", "open");
+  source.onerror = () => {
+    tell("state", "lost");
+    // The browser comes back by itself, except where the answer was an error.
+    if (mine.readyState === EventSource.CLOSED && mine === source) again = setTimeout(open, 2000);
+  };
+  for (const name of ["panel", "run", "monitor", "skip"]) {
+    source.addEventListener(name, (event) => { if (mine === source) tell(name, JSON.parse(event.data)); });
+  }
+  source.addEventListener("log", (event) => {
+    if (mine !== source) return;
+    const page = JSON.parse(event.data);
+    if (cursor !== null && page.from < cursor) return; // told before
+    if (cursor !== null && page.from > cursor && page.from !== 0) return open(); // something is missing: ask again
+    cursor = page.to;
+    tell("log", page);
+  });
+}

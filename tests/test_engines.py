@@ -1,0 +1,231 @@
+"""Which way to a served model: reasons, order, effort."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backends.engines import Recommended, Way, ways
+from backends.recipes import RECIPES
+from backends.spec import Docker, Gpu, Hardware, Limits, Model, Spec
+from backends.text import Text
+from tests.test_memory import model
+
+
+def machine(name: str = "NVIDIA GeForce RTX 3090", sm: int = 86, gpus: int = 1, gib: int = 24) -> Hardware:
+    return Hardware(
+        driver_version="535.54.03",
+        gpus=tuple(
+            Gpu(name=name, index=i, sm=sm, memory_free_mib=gib * 1024 - 300, memory_total_mib=gib * 1024)
+            for i in range(gpus)
+        ),
+        architecture="x86_64",
+        os="Ubuntu 22.04",
+        python="3.11.7",
+        ram_free_mib=120_000,
+        ram_total_mib=128_000,
+        docker=Docker(reachable=True, nvidia_runtime=True),
+    )
+
+
+H200 = machine("NVIDIA H200", 90, 1, 140)
+
+
+def spec(batch: int = 4, context: int | None = 2048, **more: object) -> Spec:
+    limits = Limits(concurrent=batch, context=context, new_tokens=512)
+    return Spec.model_validate({"model": {"kind": "demo"}, "limits": limits, **more})
+
+
+def found(of: Model, here: Hardware, wanted: Spec | None = None, **images: Recommended) -> dict[str, Way]:
+    return {way.id: way for way in ways(wanted or spec(), here, of, images)}
+
+
+def says(way: Way, words: str) -> bool:
+    return any(words in reason.en for reason in way.reasons)
+
+
+ALL = ["transformers", "fastertransformer", "trtllm_engine_0_5", "trtllm_engine", "trtllm_llmapi", "vllm"]
+
+
+def test_every_way_is_told_and_what_can_be_taken_comes_first() -> None:
+    told = ways(spec(), H200, model("llama-3.1-8b-instruct"))
+    assert sorted(way.id for way in told) == sorted(ALL)
+    assert told[0].id == "transformers" and told[0].reasons == ()
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "transformers"])
+def test_a_way_without_a_recipe_says_so_first(name: str) -> None:
+    way = found(model("llama-2-7b"), machine())[name]
+    driven = way.engine in RECIPES
+    assert driven or way.reasons[0].en.startswith("Slipway cannot drive")
+    assert driven or "Slipway 暂不能驱动" in way.reasons[0].zh
+
+
+def test_what_only_slipway_lacks_comes_before_what_cannot_be() -> None:
+    told = ways(spec(), H200, model("qwen3-0.6b"))
+    kinds = [(not way.reasons, way.possible) for way in told]
+    assert kinds == sorted(kinds, reverse=True)
+    assert [way.id for way in told if way.possible][:3] == ["transformers", "vllm", "trtllm_llmapi"]
+
+
+def test_llama_2_7b_can_go_the_fastertransformer_way() -> None:
+    assert found(model("llama-2-7b"), machine())["fastertransformer"].possible
+
+
+def test_grouped_query_attention_tied_embeddings_and_rope_scaling_each_stop_fastertransformer() -> None:
+    way = found(model("llama-3.2-1b"), machine())["fastertransformer"]
+    for words in ("grouped-query", "tied embeddings", "rope scaling (llama3)", "rope_theta 10,000 only"):
+        assert says(way, words)
+    assert says(found(model("llama-2-70b"), machine(gpus=4, gib=80))["fastertransformer"], "grouped-query")
+
+
+def test_fastertransformer_has_no_blackwell() -> None:
+    here = machine("NVIDIA GeForce RTX 5090", 120, gib=32)
+    assert says(found(model("llama-2-7b"), here)["fastertransformer"], "compute capability 12.0")
+
+
+def test_gpt_j_runs_on_ampere_and_not_on_hopper_with_the_old_image() -> None:
+    assert found(model("gpt-j-6b"), machine(gib=40))["fastertransformer"].possible
+    assert says(found(model("gpt-j-6b"), H200)["fastertransformer"], "compute capability 9.0")
+
+
+def test_fastertransformers_int8_does_not_run_on_hopper() -> None:
+    way = found(model("llama-2-7b"), H200, spec(precision="int8"))["fastertransformer"]
+    assert says(way, "int8 does not run on NVIDIA H200")
+    assert found(model("llama-2-7b"), machine(), spec(precision="int8"))["fastertransformer"].possible
+
+
+def test_a_t5_whose_d_ff_the_gpus_cannot_share_is_stopped() -> None:
+    odd = model("t5-3b")
+    odd = odd.model_copy(update={"facts": {**odd.facts, "d_ff": 16382}})
+    wanted = spec(context=512, gpus=(0, 1, 2, 3))
+    assert says(found(odd, machine(gpus=4), wanted)["fastertransformer"], "d_ff 16382 cannot be split over 4 GPUs")
+    assert found(model("t5-3b"), machine(gpus=4), wanted)["fastertransformer"].possible
+
+
+def test_trtllm_0_5_knows_qwens_first_generation_and_not_mistral() -> None:
+    trust = spec(trust_remote_code=True)
+    assert found(model("qwen-7b-chat"), machine(), trust)["trtllm_engine_0_5"].possible
+    assert says(found(model("mistral-7b-v0.1"), machine())["trtllm_engine_0_5"], "does not know the architecture")
+
+
+def test_the_missing_eos_token_is_noted_where_it_bites() -> None:
+    told = found(model("qwen-7b-chat"), machine(), spec(trust_remote_code=True))
+    assert any("eos_token" in note.en for note in told["trtllm_engine_0_5"].notes)
+    assert not any("eos_token" in note.en for note in told["vllm"].notes)
+
+
+def test_a_wrong_driver_claim_is_corrected() -> None:
+    notes = found(model("llama-2-7b"), machine())["fastertransformer"].notes
+    assert any("530 or later" in note.en for note in notes)
+
+
+def test_an_image_too_old_for_the_architecture_is_a_reason() -> None:
+    old = Recommended(tag="24.07-trtllm-python-py3", version="0.11.0")
+    new = Recommended(tag="25.10-trtllm-python-py3", version="1.0.0")
+    qwen3 = model("qwen3-0.6b")
+    assert says(found(qwen3, H200, tensorrt_llm=old)["trtllm_engine"], "came with version 1.0")
+    told = found(qwen3, H200, tensorrt_llm=new)
+    assert told["trtllm_engine"].possible and told["trtllm_engine"].image == "25.10-trtllm-python-py3"
+    assert told["trtllm_engine_0_5"].image is None
+
+
+def test_no_image_for_this_machine_is_a_reason_with_its_words() -> None:
+    none = Recommended(tag=None, reason=Text(en="Driver 390 is too old.", zh="驱动 390 过旧。"))
+    assert says(found(model("llama-2-7b"), machine(), vllm=none)["vllm"], "Driver 390 is too old.")
+
+
+def test_without_a_gpu_only_the_embedded_way_is_left() -> None:
+    here = machine(gpus=0)
+    told = found(model("qwen3-0.6b"), here)
+    assert told["transformers"].reasons == ()
+    for name in ALL[1:]:
+        assert says(told[name], "needs an NVIDIA GPU") and not told[name].possible
+
+
+def test_all_reasons_are_told_not_only_the_first() -> None:
+    here = machine("NVIDIA GeForce RTX 5090", 120, gib=8).model_copy(
+        update={"docker": Docker(reachable=False), "architecture": "aarch64"}
+    )
+    way = found(model("llama-3.2-1b"), here, spec(batch=64, context=8192))["fastertransformer"]
+    for words in ("Docker is not reachable", "x86-64", "compute capability", "grouped-query", "GiB on GPU 0"):
+        assert says(way, words)
+
+
+def test_docker_without_the_nvidia_runtime_is_a_reason_unless_cdi_is_there() -> None:
+    for cdi, stopped in ((False, True), (True, False)):
+        docker = Docker(reachable=True, nvidia_runtime=False, cdi=cdi)
+        here = machine().model_copy(update={"docker": docker})
+        assert says(found(model("llama-2-7b"), here)["vllm"], "no NVIDIA runtime") is stopped
+
+
+def test_packed_checkpoints_are_for_those_that_read_them() -> None:
+    told = found(model("mistral-7b-awq"), machine())
+    assert told["vllm"].possible
+    assert says(told["transformers"], "quantised (awq)")
+    assert says(told["trtllm_llmapi"], "does not read awq")
+
+
+def test_bf16_needs_ampere() -> None:
+    here = machine("Tesla T4", 75, gib=15)
+    assert says(
+        found(model("gpt2"), here, spec(context=1024, precision="bf16"))["vllm"], "bf16 needs compute capability 8.0"
+    )
+
+
+def test_code_and_pickles_need_a_persons_word() -> None:
+    told = found(model("qwen-7b-chat", remote_code=True, weight_format="pickle"), machine())
+    assert says(told["vllm"], "trust_remote_code") and says(told["vllm"], "allow_pickle")
+
+
+def test_what_does_not_fit_says_how_much_is_lacking() -> None:
+    told = found(model("llama-2-70b"), machine())
+    assert all(says(way, "GiB on GPU 0") for way in told.values())
+
+
+def test_effort_tells_builds_from_mere_pulls() -> None:
+    told = found(model("llama-2-7b"), machine())
+    first = {name: way.effort.first_start_s or 0 for name, way in told.items()}
+    assert first["fastertransformer"] > first["trtllm_engine"] > first["vllm"] > first["transformers"]
+    assert all((way.effort.later_start_s or 0) <= first[name] for name, way in told.items())
+    assert (told["trtllm_engine"].effort.ram_mib or 0) > 40 * 1024
+
+
+def test_what_is_chosen_is_ready_to_be_started() -> None:
+    image = Recommended(tag="24.05-vllm-python-py3")
+    told = found(model("llama-2-7b"), machine(), vllm=image)
+    assert (told["vllm"].spec.engine, told["vllm"].spec.target) == ("vllm", "docker")
+    assert told["vllm"].spec.image == "24.05-vllm-python-py3"
+    assert told["transformers"].spec.target == "local"
+
+
+_NAMES = [
+    "llama-2-7b",
+    "qwen-7b-chat",
+    "llama-3.2-1b",
+    "gpt-j-6b",
+    "t5-3b",
+    "mixtral-8x7b",
+    "llama-2-7b-gptq",
+    "falcon-7b",
+]
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.sampled_from(_NAMES),
+    st.integers(50, 130) | st.none(),
+    st.integers(0, 8),
+    st.integers(4, 200),
+    st.sampled_from(["auto", "fp32", "fp16", "bf16", "int8", "int4"]),
+)
+def test_any_machine_and_model_gets_a_whole_answer(
+    name: str, sm: int | None, gpus: int, gib: int, precision: str
+) -> None:
+    here = machine(gpus=gpus, gib=gib)
+    here = here.model_copy(update={"gpus": tuple(gpu.model_copy(update={"sm": sm}) for gpu in here.gpus)})
+    told = ways(spec(precision=precision), here, model(name))
+    assert len(told) == len(ALL)
+    assert all(reason.en and reason.zh for way in told for reason in way.reasons)
+    assert all(way.possible or way.reasons for way in told)

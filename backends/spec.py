@@ -225,8 +225,89 @@ class Ports(Frozen):
     metrics: int | None = Field(default=None, ge=1, le=65535)
 
 
+REPOSITORY = r"^(https://|file://|/)[A-Za-z0-9._~%/:@+-]{1,500}$"  # of git; https, or a copy on this machine
+GIT_REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"
 EngineName = Literal["transformers", "fastertransformer", "tensorrt_llm", "vllm"]
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"]
+
+
+class TensorRtLlmOptions(Frozen):
+    """What only TensorRT-LLM asks. Everything left open is chosen from the model, the machine and `Spec`.
+
+    `flow`: build_py (0.5.0), trtllm_build (0.8 to 1.2), llmapi (1.0 and later, no engine build). `release` is Triton's,
+    "23.10"; `version` is TensorRT-LLM's, "0.5.0". Lengths are tokens of one request. `overlap` only means something to
+    0.5.0, where an open value lets twice `max_batch` sequences in.
+    """
+
+    flow: Literal["auto", "build_py", "trtllm_build", "llmapi"] = "auto"
+    release: str | None = Field(default=None, pattern=r"^\d\d\.\d\d$")
+    version: str | None = Field(default=None, pattern=r"^\d+(\.\d+){1,3}$")
+    tensor_parallel: int | None = Field(default=None, ge=1, le=64)
+    pipeline_parallel: int = Field(default=1, ge=1, le=64)
+    quantisation: (
+        Literal["none", "int8_weight_only", "int4_weight_only", "smoothquant", "int4_awq", "int4_gptq", "fp8"] | None
+    ) = None  # None: as `Spec.precision` says
+    batching: Literal["inflight", "v1"] = "inflight"
+    decoupled: bool = True
+    front: Literal["ensemble", "bls"] = "ensemble"
+    max_batch: int | None = Field(default=None, ge=1, le=4096)  # None: `limits.concurrent`
+    max_input: int | None = Field(default=None, ge=1, le=1_048_576)
+    max_output: int | None = Field(default=None, ge=1, le=1_048_576)
+    overlap: bool = False
+    kv_fraction: float | None = Field(default=None, gt=0.0, lt=1.0)
+    kv_tokens: int | None = Field(default=None, ge=1)
+    image_from: Literal["auto", "pull", "build"] = "auto"  # build: the backend's own Dockerfile, as guide 002 does
+    prebuilt_image: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$")
+    engine_folder: PathText | None = None  # an engine that a person already has
+    backend_repository: str | None = Field(default=None, pattern=REPOSITORY)
+    backend_revision: str | None = Field(default=None, pattern=GIT_REVISION)
+    library_repository: str | None = Field(default=None, pattern=REPOSITORY)  # TensorRT-LLM itself
+    library_revision: str | None = Field(default=None, pattern=GIT_REVISION)
+    examples_repository: str | None = Field(default=None, pattern=REPOSITORY)  # Qwen's build scripts for 0.5.0
+    examples_revision: str | None = Field(default=None, pattern=GIT_REVISION)
+
+
+class VllmOptions(Frozen):
+    """What only vLLM asks. `memory_fraction` is the share of GPU memory that vLLM takes for itself."""
+
+    release: str | None = Field(default=None, pattern=r"^\d\d\.\d\d$")
+    tensor_parallel: int | None = Field(default=None, ge=1, le=64)
+    pipeline_parallel: int = Field(default=1, ge=1, le=64)
+    memory_fraction: float | None = Field(default=None, gt=0.0, lt=1.0)
+    eager: bool = False  # no CUDA graphs: starts sooner, decodes slower
+
+
+Template = Literal["auto", "raw", "llama2", "atom"]
+"""How a conversation becomes a prompt: the tokenizer's own template, none, or one of those written in `backends.prompts`."""
+
+class FasterTransformerOptions(Frozen):
+    """What only FasterTransformer asks. In place of a step a person may name what is there already; it is checked first.
+
+    `tensor_parallel` None: the number of GPUs over `pipeline_parallel`. `decoupled`, `autotune` None: as the family's
+    guide. Sizes of autotuning are those of the requests that count: its entries are used for the same sizes only.
+    """
+
+    profile: Literal["auto", "rayrtfr", "void-main", "blog"] = "auto"
+    tensor_parallel: int | None = Field(default=None, ge=1, le=64)
+    pipeline_parallel: int = Field(default=1, ge=1, le=64)
+    instances: int = Field(default=1, ge=1, le=16)
+    decoupled: bool | None = None
+    autotune: bool | None = None
+    autotune_batch: int = Field(default=1, ge=1, le=1024)
+    autotune_beam: int = Field(default=1, ge=1, le=64)
+    autotune_input: int = Field(default=32, ge=1, le=8192)  # tokens
+    prebuilt_image: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$")
+    backend_checkout: PathText | None = None
+    library_checkout: PathText | None = None
+    converted: PathText | None = None  # the folder that holds config.ini and the .bin files
+    gemm_config: PathText | None = None  # a gemm_config.in made on the same kind of GPU
+    slim_checkpoint: PathText | None = None  # GPT-J-6B as the guide has it: the unpacked step_383500
+    backend_repository: str | None = Field(default=None, pattern=REPOSITORY)  # holds the Dockerfile and all_models
+    backend_revision: str | None = Field(default=None, pattern=GIT_REVISION)
+    library_repository: str | None = Field(default=None, pattern=REPOSITORY)  # FasterTransformer itself
+    library_revision: str | None = Field(default=None, pattern=GIT_REVISION)
+    shm_mib: int = Field(default=4096, ge=64, le=1_048_576)
+    jobs: int | None = Field(default=None, ge=1, le=512)  # compilers at once
 
 
 class Spec(Frozen):
@@ -239,12 +320,15 @@ class Spec(Frozen):
     precision: Precision = "auto"
     gpus: tuple[int, ...] | None = None  # None: what the engine chooses; (): CPU
     limits: Limits = Limits()
-    template: Literal["auto", "raw"] = "auto"
+    template: Template = "auto"
     trust_remote_code: bool = False
     allow_pickle: bool = False
     bind: Literal["127.0.0.1", "0.0.0.0"] = "127.0.0.1"  # noqa: S104  loopback unless a person asks
     ports: Ports = Ports()
     image: str | None = None
+    fastertransformer: FasterTransformerOptions | None = None
+    tensorrt_llm: TensorRtLlmOptions | None = None
+    vllm: VllmOptions | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -147,6 +147,7 @@ class Service(_Step):
     container: Container | None = None
     health: str = "/v2/health/ready"
     model: str = "ensemble"
+    forbidden: tuple[str, ...] = ()  # words in the log that mean failure, even where the server says that it is ready
     stall_s: float = 300.0
 
 
@@ -157,6 +158,7 @@ class Ask(_Step):
     engine: str
     model: str
     chat: Chat
+    talk: dict[str, str] = {}  # what the engine's tensors must know of this deployment, for every later chat too
     timeout_s: float = 300.0
 
 

@@ -7,23 +7,20 @@ Exit status: 0 well, 1 an unexpected error, 2 bad input, 3 cannot be done here, 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
+from app import terminal
 from app.asking import in_step
 from app.control import DEMO, Control
 from backends.errors import BadInput, SlipwayError, StepFailed
 from backends.events import Kind
 from backends.reading import read, read_json
-from backends.runs import Run, State
+from backends.runs import State
 from backends.spec import Chat, Hardware, Message, ModelSource, Sampling, Spec
-from backends.steps import Plan
 from backends.text import Language, Text
 
 MakeControl = Callable[[Mapping[str, object]], Control]
@@ -37,7 +34,7 @@ def main(argv: Sequence[str], make_control: MakeControl) -> int:
         return int(arguments.do(arguments, make_control, language))
     except SlipwayError as error:
         if getattr(arguments, "json", False):
-            _print_json(_error(error, language))
+            terminal.print_json(terminal.error_json(error, language))
         print(f"slipway: {error.of(language)}", file=sys.stderr)
         if isinstance(error, StepFailed):
             print("\n".join(error.last_lines[-20:]), file=sys.stderr)
@@ -59,16 +56,16 @@ def _panel(arguments: argparse.Namespace, make_control: MakeControl, language: L
     control.recover()
     if arguments.demo:
         started = control.start(DEMO)
-        print(_say(language, _DEMO_STARTED if started.created else _DEMO_THERE), flush=True)
+        print((terminal.DEMO_STARTED if started.created else terminal.DEMO_THERE).of(language), flush=True)
         if started.created:
-            print(_downloads(control, started.run.plan, language), flush=True)
+            print(terminal.downloads(control, started.run.plan, language), flush=True)
     return serve(control, control.settings)
 
 
 def _setup(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
     control = make_control({"home": arguments.home})
     plan = control.setup_plan()
-    print(_downloads(control, plan, language), flush=True)
+    print(terminal.downloads(control, plan, language), flush=True)
     started = control.start_plan(plan)
     return _follow_run(control, started.run.id, language, as_json=arguments.json)
 
@@ -76,9 +73,9 @@ def _setup(arguments: argparse.Namespace, make_control: MakeControl, language: L
 def _detect(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
     hardware = make_control({"home": arguments.home}).detect(refresh=True)
     if arguments.json:
-        _print_json(hardware)
+        terminal.print_json(hardware)
     else:
-        print(_hardware_words(hardware, language))
+        print(terminal.hardware_lines(hardware, language))
     return 0
 
 
@@ -88,9 +85,9 @@ def _plan(arguments: argparse.Namespace, make_control: MakeControl, language: La
     if arguments.sh:
         print(control.script(plan), end="")
     elif arguments.json:
-        _print_json(plan)
+        terminal.print_json(plan)
     else:
-        print(_plan_words(control, plan, language))
+        print(terminal.plan_lines(control, plan, language))
     return 0
 
 
@@ -100,13 +97,13 @@ def _deploy(arguments: argparse.Namespace, make_control: MakeControl, language: 
     run = started.run
     if not arguments.follow:
         if arguments.json:
-            _print_json({"run": run.id, "created": started.created, "state": run.state.value})
+            terminal.print_json({"run": run.id, "created": started.created, "state": run.state.value})
         else:
-            words = _STARTED if started.created else _ALREADY
-            print(_say(language, words).format(run=run.id))
+            words = terminal.STARTED if started.created else terminal.ALREADY
+            print(words.of(language).format(run=run.id))
         return 0
     if started.created and not arguments.json:
-        print(_downloads(control, run.plan, language), flush=True)
+        print(terminal.downloads(control, run.plan, language), flush=True)
     return _follow_run(control, run.id, language, as_json=arguments.json)
 
 
@@ -116,9 +113,9 @@ def _resume(arguments: argparse.Namespace, make_control: MakeControl, language: 
     if arguments.follow:
         return _follow_run(control, run.id, language, as_json=arguments.json)
     if arguments.json:
-        _print_json({"run": run.id, "state": run.state.value})
+        terminal.print_json({"run": run.id, "state": run.state.value})
     else:
-        print(_say(language, _STARTED).format(run=run.id))
+        print(terminal.STARTED.of(language).format(run=run.id))
     return 0
 
 
@@ -138,7 +135,7 @@ def _logs(arguments: argparse.Namespace, make_control: MakeControl, _language: L
         while True:
             page = control.log(run.id, step.id, cursor)
             if page.lines and arguments.json:
-                _print_json({"step": step.id, "lines": page.lines, "cursor": page.cursor})
+                terminal.print_json({"step": step.id, "lines": page.lines, "cursor": page.cursor})
             elif page.lines:
                 print("\n".join(page.lines))
             if page.cursor == cursor:
@@ -154,13 +151,13 @@ def _list(arguments: argparse.Namespace, make_control: MakeControl, language: La
     control.recover()
     runs = control.open_runs()
     if arguments.json:
-        _print_json([_run_json(run) for run in runs])
+        terminal.print_json([terminal.run_json(run) for run in runs])
     else:
         for run in runs:
             where = run.endpoint.http if run.endpoint and run.state is State.SERVING else "–"
             print(f"{run.id:<28} {run.state:<10} {run.spec.engine:<16} {where:<26} {run.spec.model.id}")
         if not runs:
-            print(_say(language, _NOTHING_OPEN))
+            print(terminal.NOTHING_OPEN.of(language))
     return 0
 
 
@@ -172,7 +169,7 @@ def _stop(arguments: argparse.Namespace, make_control: MakeControl, _language: L
         if run.state is State.SERVING:
             run = control.run(run.id)
     if arguments.json:
-        _print_json({"run": run.id, "state": run.state.value})
+        terminal.print_json({"run": run.id, "state": run.state.value})
     else:
         print(f"{run.id}: {run.state}")
     return 0
@@ -200,7 +197,7 @@ def _chat(arguments: argparse.Namespace, make_control: MakeControl, _language: L
         chat = Chat(messages=(*system, Message(role="user", content=arguments.message)), sampling=drawn)
     for piece in in_step(control.chat(run.id, chat)):
         if arguments.json:
-            _print_json(piece)
+            terminal.print_json(piece)
         else:
             print(piece.text, end="", flush=True)
     if not arguments.json:
@@ -213,16 +210,16 @@ def _history(arguments: argparse.Namespace, make_control: MakeControl, _language
     control.recover()
     if arguments.run:
         run = control.find(arguments.run)
-        told = _run_json(run) | {
+        told = terminal.run_json(run) | {
             "spec": run.spec.model_dump(mode="json"),
             "plan": run.plan.model_dump(mode="json"),
             "steps": [view.model_dump(mode="json") for view in control.steps(run.id)],
         }
-        _print_json(told)
+        terminal.print_json(told)
         return 0
     rows = control.runs(query=arguments.query, limit=arguments.limit)
     if arguments.json:
-        _print_json([row.model_dump(mode="json") for row in rows])
+        terminal.print_json([row.model_dump(mode="json") for row in rows])
     else:
         for row in rows:
             print(f"{row.created_at:%Y-%m-%d %H:%M}  {row.id:<28} {row.state:<10} {row.engine:<16} {row.model}")
@@ -249,7 +246,7 @@ def _follow_run(control: Control, run_id: str, language: Language, *, as_json: b
         for event in control.events(run_id, seq):
             seq = event.seq
             if as_json:
-                _print_json(event)
+                terminal.print_json(event)
             elif event.kind is not Kind.PROGRESS or event.text is not None:
                 at = event.at.astimezone() if event.at else None
                 words = "" if event.text is None else f": {event.text.of(language)}"
@@ -258,9 +255,9 @@ def _follow_run(control: Control, run_id: str, language: Language, *, as_json: b
             break
         time.sleep(0.1)
     if as_json:
-        _print_json(_run_json(run))
+        terminal.print_json(terminal.run_json(run))
     elif run.state is State.SERVING and run.endpoint:
-        print(_say(language, _SERVING).format(run=run.id, http=run.endpoint.http, answer=run.answer or ""))
+        print(terminal.SERVING.of(language).format(run=run.id, http=run.endpoint.http, answer=run.answer or ""))
     if run.trouble is not None:
         failed = StepFailed(run.trouble.message, run.trouble.hint, last_lines=run.trouble.last_lines)
         print(f"slipway: {failed.of(language)}", file=sys.stderr)
@@ -322,98 +319,7 @@ def _file(path: str, field: str) -> bytes:
         ) from None
 
 
-# --- what is shown ----------------------------------------------------------------------------------------------------
-
-_DEMO_STARTED = Text(en="The demo deployment is launching.", zh="演示部署正在启动。")
-_DEMO_THERE = Text(en="The demo deployment is there already.", zh="演示部署已存在。")
-_STARTED = Text(en="Started {run}. Follow it: slipway follow {run}", zh="已启动 {run}。查看进度：slipway follow {run}")
-_ALREADY = Text(en="{run} is open already: the same deployment.", zh="{run} 已在进行中，是同一个部署。")
-_NOTHING_OPEN = Text(en="Nothing runs.", zh="没有正在运行的部署。")
-_SERVING = Text(
-    en="\n{run} serves on {http}. It answered:\n{answer}\n\nTalk to it: slipway chat {run} --message TEXT",
-    zh="\n{run} 正在 {http} 提供服务，首个回答：\n{answer}\n\n开始对话：slipway chat {run} --message 文本",
-)
-
-
-def _say(language: Language, words: Text) -> str:
-    return words.of(language)
-
-
-def _downloads(control: Control, plan: Plan, language: Language) -> str:
-    """What a run of the plan will download and use, once."""
-    steps = control.to_do(plan)
-    download = sum(step.forecast.download_mib or 0 for step in steps)
-    disk = sum(step.forecast.disk_mib or 0 for step in steps)
-    if not download:
-        return Text(en="Nothing has to be downloaded.", zh="无需下载任何内容。").of(language)
-    return Text(
-        en=f"It downloads about {download:,} MiB and uses about {disk:,} MiB of disk, once.",
-        zh=f"首次约下载 {download:,} MiB，占用磁盘约 {disk:,} MiB。",
-    ).of(language)
-
-
-def _plan_words(control: Control, plan: Plan, language: Language) -> str:
-    from backends.script import command
-
-    lines = [f"{plan.spec.name} · {plan.spec.engine} · {plan.spec.target}", _downloads(control, plan, language), ""]
-    lines += [f"! {note.of(language)}" for note in plan.notes]
-    for number, step in enumerate(plan.steps, 1):
-        lines.append(f"{number:>2}. {step.title.of(language)}")
-        argv = getattr(step, "argv", None)
-        if argv:
-            lines.append("      " + command(argv).replace("\n", "\n      "))
-        for file in getattr(step, "files", ()):
-            lines.append(f"      {step.folder}/{file.path}")
-    return "\n".join(lines)
-
-
-def _hardware_words(hardware: Hardware, language: Language) -> str:
-    """The machine, a line a fact; what is not known says why."""
-
-    def walk(value: Any, path: str) -> list[str]:
-        if isinstance(value, dict):
-            return [line for key, part in value.items() for line in walk(part, f"{path}.{key}" if path else key)]
-        if isinstance(value, list):
-            return [line for key, part in enumerate(value) for line in walk(part, f"{path}.{key}")]
-        why = hardware.unknown.get(path)
-        shown = "–" if value is None else str(value)
-        return [f"{path:<28} {shown}" + (f"  ({why.of(language)})" if why else "")]
-
-    facts = hardware.model_dump(mode="json", exclude={"unknown"}, exclude_none=False)
-    docker = facts.pop("docker", None) or {}
-    why = hardware.docker.why if hardware.docker else None
-    docker.pop("why", None)
-    lines = walk(facts, "") + walk({"docker": docker}, "")
-    named = {line.split(" ", 1)[0] for line in lines}
-    lines += [f"{path:<28} – ({why_.of(language)})" for path, why_ in hardware.unknown.items() if path not in named]
-    if why is not None:
-        lines.append(f"{'docker.why':<28} {why.of(language)}")
-    return "\n".join(lines)
-
-
-def _run_json(run: Run) -> dict[str, Any]:
-    told = run.model_dump(mode="json", exclude={"spec", "plan"})
-    return told | {"engine": run.spec.engine, "model": run.spec.model.id}
-
-
-def _error(error: SlipwayError, language: Language) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "error": type(error).__name__,
-        "message": error.message.of(language),
-        "hint": error.hint.of(language) if error.hint else None,
-        "field": error.field,
-    }
-    reasons = getattr(error, "reasons", ())
-    if reasons:
-        told["reasons"] = [reason.of(language) for reason in reasons]
-    return told
-
-
-def _print_json(value: object) -> None:
-    if isinstance(value, BaseModel):
-        print(value.model_dump_json(), flush=True)
-    else:
-        print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+# --- the words of the command line itself ---------------------------------------------------------------------------
 
 
 def _language(arguments: argparse.Namespace) -> Language:

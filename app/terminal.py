@@ -1,0 +1,101 @@
+"""What the command line prints: values as lines for a person, or as JSON. Decides nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.control import Control
+from backends.errors import SlipwayError
+from backends.runs import Run
+from backends.script import command
+from backends.spec import Hardware
+from backends.steps import Plan
+from backends.text import Language, Text
+
+DEMO_STARTED = Text(en="The demo deployment is launching.", zh="演示部署正在启动。")
+DEMO_THERE = Text(en="The demo deployment is there already.", zh="演示部署已存在。")
+STARTED = Text(en="Started {run}. Follow it: slipway follow {run}", zh="已启动 {run}。查看进度：slipway follow {run}")
+ALREADY = Text(en="{run} is open already: the same deployment.", zh="{run} 已在进行中，是同一个部署。")
+NOTHING_OPEN = Text(en="Nothing runs.", zh="没有正在运行的部署。")
+SERVING = Text(
+    en="\n{run} serves on {http}. It answered:\n{answer}\n\nTalk to it: slipway chat {run} --message TEXT",
+    zh="\n{run} 正在 {http} 提供服务，首个回答：\n{answer}\n\n开始对话：slipway chat {run} --message 文本",
+)
+
+
+def downloads(control: Control, plan: Plan, language: Language) -> str:
+    """What a run of the plan will download and use, once."""
+    steps = control.to_do(plan)
+    download = sum(step.forecast.download_mib or 0 for step in steps)
+    disk = sum(step.forecast.disk_mib or 0 for step in steps)
+    if not download:
+        return Text(en="Nothing has to be downloaded.", zh="无需下载任何内容。").of(language)
+    return Text(
+        en=f"It downloads about {download:,} MiB and uses about {disk:,} MiB of disk, once.",
+        zh=f"首次约下载 {download:,} MiB，占用磁盘约 {disk:,} MiB。",
+    ).of(language)
+
+
+def plan_lines(control: Control, plan: Plan, language: Language) -> str:
+    lines = [f"{plan.spec.name} · {plan.spec.engine} · {plan.spec.target}", downloads(control, plan, language), ""]
+    lines += [f"! {note.of(language)}" for note in plan.notes]
+    for number, step in enumerate(plan.steps, 1):
+        lines.append(f"{number:>2}. {step.title.of(language)}")
+        argv = getattr(step, "argv", None)
+        if argv:
+            lines.append("      " + command(argv).replace("\n", "\n      "))
+        for file in getattr(step, "files", ()):
+            lines.append(f"      {step.folder}/{file.path}")
+    return "\n".join(lines)
+
+
+def hardware_lines(hardware: Hardware, language: Language) -> str:
+    """The machine, a line a fact; what is not known says why."""
+
+    def walk(value: Any, path: str) -> list[str]:
+        if isinstance(value, dict):
+            return [line for key, part in value.items() for line in walk(part, f"{path}.{key}" if path else key)]
+        if isinstance(value, list):
+            return [line for key, part in enumerate(value) for line in walk(part, f"{path}.{key}")]
+        why = hardware.unknown.get(path)
+        shown = "–" if value is None else str(value)
+        return [f"{path:<28} {shown}" + (f"  ({why.of(language)})" if why else "")]
+
+    facts = hardware.model_dump(mode="json", exclude={"unknown"}, exclude_none=False)
+    docker = facts.pop("docker", None) or {}
+    why = hardware.docker.why if hardware.docker else None
+    docker.pop("why", None)
+    lines = walk(facts, "") + walk({"docker": docker}, "")
+    named = {line.split(" ", 1)[0] for line in lines}
+    lines += [f"{path:<28} – ({why_.of(language)})" for path, why_ in hardware.unknown.items() if path not in named]
+    if why is not None:
+        lines.append(f"{'docker.why':<28} {why.of(language)}")
+    return "\n".join(lines)
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    told = run.model_dump(mode="json", exclude={"spec", "plan"})
+    return told | {"engine": run.spec.engine, "model": run.spec.model.id}
+
+
+def error_json(error: SlipwayError, language: Language) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "error": type(error).__name__,
+        "message": error.message.of(language),
+        "hint": error.hint.of(language) if error.hint else None,
+        "field": error.field,
+    }
+    reasons = getattr(error, "reasons", ())
+    if reasons:
+        told["reasons"] = [reason.of(language) for reason in reasons]
+    return told
+
+
+def print_json(value: object) -> None:
+    if isinstance(value, BaseModel):
+        print(value.model_dump_json(), flush=True)
+    else:
+        print(json.dumps(value, ensure_ascii=False, default=str), flush=True)

@@ -33,6 +33,7 @@ _SAID = {  # pydantic's error types, in the person's words; {…} from the error
     "string_type": ("It must be text in quotes.", "必须是带引号的文本。"),
     "string_too_short": ("It must not be empty.", "不能为空。"),
     "string_too_long": ("It is longer than {max_length} characters.", "超过 {max_length} 个字符。"),
+    "string_pattern_mismatch": ("It does not have the form that is wanted here.", "格式不符。"),
     "tuple_type": ("It must be a list in square brackets.", "必须是方括号中的列表。"),
     "dict_type": ("It must be an object in curly brackets.", "必须是花括号中的对象。"),
     "model_type": ("It must be an object in curly brackets.", "必须是花括号中的对象。"),

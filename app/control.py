@@ -22,10 +22,13 @@ from typing import IO
 from app.jobs import RunFolder, Worker, hold, to_do
 from app.monitor import Monitor, Sampler
 from app.settings import ASSETS, PROJECT, Settings
-from backends import client, logs, recipes
+from backends import client, engines, images, logs, memory, recipes
 from backends import script as scripts
+from backends.engines import Recommended, Way
 from backends.errors import BadInput, Conflict, NotFound, Refused, SlipwayError
 from backends.events import Event, Kind
+from backends.images import Recommendation
+from backends.memory import Estimate
 from backends.probes import hardware as hardware_probe
 from backends.probes import model as model_probe
 from backends.runs import OPEN, LogPage, Run, State, StepView, Summary, Trouble, standings
@@ -72,6 +75,25 @@ class Control:
         """The model's facts. Raises BadInput, NotFound, Unreachable."""
         return model_probe.inspect(source, allowed_roots=self.settings.model_roots, demo_folder=ASSETS / "demo_model")
 
+    def recommend(self, model: Model | None = None) -> Recommendation:
+        """Which Triton image suits this machine, for each engine. Raises BadInput where a needed fact is not known."""
+        return images.recommend(self.detect(), model=model)
+
+    def ways(self, spec: Spec) -> tuple[Way, ...]:
+        """Every way to serve the model here, best first, with every reason against. Raises BadInput, NotFound."""
+        model = self.inspect(spec.model)
+        found: dict[str, Recommended] = {}
+        try:
+            for name, one in self.recommend(model).engines.items():
+                found[name] = Recommended(tag=one.recommended, reason=one.reason)
+        except BadInput:  # a GPU whose SM is not known: the ways are judged without images
+            found = {}
+        return engines.ways(spec, self.detect(), model, found)
+
+    def forecast(self, spec: Spec) -> Estimate:
+        """What the deployment would take of memory and disk. Raises BadInput, NotFound."""
+        return memory.estimate(spec, self.detect(), self.inspect(spec.model))
+
     # --- planning -------------------------------------------------------------------------------------------------
 
     def plan(self, spec: Spec, hardware: Hardware | None = None) -> Plan:
@@ -96,7 +118,7 @@ class Control:
     @property
     def sources(self) -> Sources:
         """Where things are fetched from."""
-        return Sources(torch_index=self.settings.torch_index)
+        return self.settings.sources
 
     # --- doing ----------------------------------------------------------------------------------------------------
 

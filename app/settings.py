@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import platformdirs
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from backends.errors import BadInput
-from backends.spec import Frozen
+from backends.reading import read
+from backends.spec import Frozen, Sources
 from backends.text import Language, Text
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -29,7 +30,7 @@ class Settings(Frozen):
     language: Language | None = None  # None: the terminal's or the browser's
     model_roots: tuple[Path, ...] = ()
     password: str | None = Field(default=None, repr=False)
-    torch_index: str | None = None  # where CPU builds of PyTorch are found besides pip's own places
+    sources: Sources = Sources()
 
     @property
     def loopback(self) -> bool:
@@ -42,7 +43,9 @@ def settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, st
 
     SLIPWAY_HOME (else the user's data directory), SLIPWAY_HOST, SLIPWAY_PORT, SLIPWAY_LANGUAGE (en, zh),
     SLIPWAY_MODEL_ROOTS (folders, parted as in PATH; else the person's home and the data folder), SLIPWAY_PASSWORD,
-    SLIPWAY_TORCH_INDEX. Raises BadInput naming the variable or flag.
+    and a mirror or proxy for each field of `Sources`: SLIPWAY_TORCH_INDEX, SLIPWAY_REGISTRY_MIRROR, SLIPWAY_GIT_MIRROR,
+    SLIPWAY_PIP_INDEX, SLIPWAY_HF_ENDPOINT, SLIPWAY_HTTP_PROXY, SLIPWAY_HTTPS_PROXY, SLIPWAY_NO_PROXY (else what pip,
+    the Hugging Face library and curl read). Raises BadInput naming the variable or flag.
     """
     env = os.environ if environ is None else environ
     given = {key: value for key, value in (flags or {}).items() if value is not None}
@@ -56,8 +59,31 @@ def settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, st
         language=_language(str(given.get("language") or env.get("SLIPWAY_LANGUAGE") or "")),
         model_roots=tuple(root.absolute() for root in (*roots, *([] if roots else [Path.home()]), home, ASSETS)),
         password=env.get("SLIPWAY_PASSWORD") or None,
-        torch_index=env.get("SLIPWAY_TORCH_INDEX") or None,
+        sources=_sources(env),
     )
+
+
+_USUAL = {  # fields of Sources that other programs' variables fill too
+    "pip_index": ("PIP_INDEX_URL",),
+    "hf_endpoint": ("HF_ENDPOINT",),
+    "http_proxy": ("http_proxy", "HTTP_PROXY"),
+    "https_proxy": ("https_proxy", "HTTPS_PROXY"),
+    "no_proxy": ("no_proxy", "NO_PROXY"),
+}
+
+
+def _sources(env: Mapping[str, str]) -> Sources:
+    """Mirrors and proxies. A usual variable that Slipway may not show (a login is in it) stays with its own program."""
+    named = {name: value for name in Sources.model_fields if (value := env.get(f"SLIPWAY_{name.upper()}"))}
+    chosen = read(Sources, named, "sources").model_dump()
+    for name, usual in _USUAL.items():
+        value = next((env[one] for one in usual if env.get(one)), None)
+        if chosen[name] is None and value is not None:
+            try:
+                chosen[name] = Sources.model_validate({name: value}).model_dump()[name]
+            except ValidationError:
+                continue
+    return Sources.model_validate(chosen)
 
 
 def _port(value: object) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from backends.errors import CannotDo, Refused
+from backends.sources import applied
 from backends.spec import Chat, EngineName, Hardware, Model, ModelSource, Piece, Sources, Spec, Tensor
 from backends.steps import Plan
 from backends.text import Text
@@ -40,7 +41,7 @@ TENSORS: dict[EngineName, Tensors] = {"transformers": transformers_tensors}
 def setup(hardware: Hardware, sources: Sources) -> Plan:
     """Only the steps that make the embedded runtime, under a name of its own."""
     spec = Spec(model=ModelSource(kind="demo"), name="runtime")
-    return Plan(spec=spec, steps=transformers_recipe.runtime(hardware, sources))
+    return applied(Plan(spec=spec, steps=transformers_recipe.runtime(hardware, sources)), sources)
 
 
 def plan(spec: Spec, hardware: Hardware, model: Model, sources: Sources) -> Plan:
@@ -56,4 +57,4 @@ def plan(spec: Spec, hardware: Hardware, model: Model, sources: Sources) -> Plan
         raise CannotDo(
             Text(en=f"{spec.engine} cannot serve this model here.", zh=f"{spec.engine} 无法在此运行该模型。"), reasons
         )
-    return engine.recipe(spec, hardware, model, sources)
+    return applied(engine.recipe(spec, hardware, model, sources), sources)

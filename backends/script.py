@@ -105,7 +105,7 @@ def _step(step: Step, asset_text: Callable[[str], str]) -> str:
     if isinstance(step, WriteFiles):
         return "\n".join(_file(step.folder, file.path, file.text, file.asset, asset_text) for file in step.files)
     if isinstance(step, Task | FetchSource):
-        env = "".join(f"{name}={word(value)} " for name, value in getattr(step, "env", {}).items())
+        env = "".join(f"{name}={word(value)} " for name, value in (step.sources | getattr(step, "env", {})).items())
         cwd = getattr(step, "cwd", None)
         line = f"{env}{command(step.argv)}"
         body = f"(cd {word(cwd)} && {line})" if cwd else line
@@ -114,7 +114,7 @@ def _step(step: Step, asset_text: Callable[[str], str]) -> str:
         mark = f'"$HOME_DIR"/done/{step.id}'
         return f"if [ ! -e {mark} ]; then\n{body}\n: > {mark}\nfi\n"
     if isinstance(step, Service):
-        env = "".join(f"export {name}={word(value)}\n" for name, value in step.env.items())
+        env = "".join(f"export {name}={word(value)}\n" for name, value in (step.sources | step.env).items())
         wait = _WAIT.format(health=step.health, id=step.id)
         trap = 'trap \'kill "$SERVER" 2>/dev/null || true; wait "$SERVER" 2>/dev/null || true\' EXIT INT TERM\n'
         return f'{env}{command(step.argv)} > "$RUN/{step.id}.log" 2>&1 &\nSERVER=$!\n{trap}{wait}'

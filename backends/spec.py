@@ -277,8 +277,9 @@ class VllmOptions(Frozen):
     eager: bool = False  # no CUDA graphs: starts sooner, decodes slower
 
 
-Template = Literal["auto", "raw", "llama2", "atom"]
+Template = Literal["auto", "raw", "chatml", "llama2", "atom"]
 """How a conversation becomes a prompt: the tokenizer's own template, none, or one of those written in `backends.prompts`."""
+
 
 class FasterTransformerOptions(Frozen):
     """What only FasterTransformer asks. In place of a step a person may name what is there already; it is checked first.
@@ -345,10 +346,47 @@ class Spec(Frozen):
         return self
 
 
+_WITH_USERINFO = re.compile(r"^(?:[a-z+]+://)?[^/@]*@")
+_URL = re.compile(r"https?://[^\s/]+(?:/\S*)?")
+_IMAGE_PREFIX = re.compile(r"[a-z0-9][a-z0-9.-]*(?::[0-9]{1,5})?(?:/[a-z0-9._/-]+)?")
+
+
 class Sources(Frozen):
-    """Where things are fetched from, besides what each tool's own settings say. They hold no secret."""
+    """Where things are fetched from, besides what each tool's own settings say. They are shown in every plan and hold
+    no secret: an address with a name and password in it is refused."""
 
     torch_index: str | None = None  # an index or folder with CPU builds of PyTorch
+    registry_mirror: str | None = None  # put before an image's whole name: mirror.example/nvcr.io/nvidia/…
+    git_mirror: str | None = None  # stands in place of https://github.com/
+    pip_index: str | None = None
+    hf_endpoint: str | None = None
+    http_proxy: str | None = None
+    https_proxy: str | None = None
+    no_proxy: str | None = None  # hosts reached without the proxy, parted by commas; loopback always is
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("registry_mirror", "git_mirror", "pip_index", "hf_endpoint", "http_proxy", "https_proxy"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if _WITH_USERINFO.match(value):
+                raise refusal(
+                    f"{name} holds a name or password, which every plan and log would show. "
+                    "Leave them out: give the login to the tool itself (pip.conf, ~/.netrc, Docker's config.json).",
+                    f"{name} 含有用户名或密码，会出现在方案与日志中。"
+                    "请去掉，改在工具自身的配置中登录（pip.conf、~/.netrc、Docker 的 config.json）。",
+                    name,
+                )
+            shape = _IMAGE_PREFIX if name == "registry_mirror" else _URL
+            if not shape.fullmatch(value):
+                example = "mirror.example:5000/hub" if name == "registry_mirror" else "https://mirror.example/"
+                raise refusal(
+                    f"{name}: “{value}” cannot be used. Write it like {example}.",
+                    f"{name}：“{value}”无法使用，写法如 {example}。",
+                    name,
+                )
+        return self
 
 
 # --- what is said -------------------------------------------------------------------------------------------------

@@ -101,6 +101,7 @@ class Task(_Step):
     env: dict[str, str] = {}
     pass_env: tuple[str, ...] = ()  # variables taken from the person's environment if set; may hold secrets
     container: Container | None = None
+    sources: dict[str, str] = {}  # variables that say where things come from; see `backends.sources`
     stall_s: float = 900.0
 
 
@@ -115,6 +116,7 @@ class FetchSource(_Step):
     patterns: tuple[str, ...] = ()
     pass_env: tuple[str, ...] = ()
     argv: tuple[str, ...] = Field(min_length=1)  # the same by hand
+    sources: dict[str, str] = {}
     stall_s: float = 900.0
 
 
@@ -123,6 +125,7 @@ class PullImage(_Step):
 
     kind: Literal["pull"] = "pull"
     image: str
+    mirror: str | None = None  # pulled from there instead, and then named `image`
     stall_s: float = 900.0
 
 
@@ -134,6 +137,7 @@ class BuildImage(_Step):
     folder: str
     dockerfile: str = "Dockerfile"
     args: dict[str, str] = {}
+    sources: dict[str, str] = {}  # build arguments that say where things come from
     stall_s: float = 3600.0
 
 
@@ -145,6 +149,7 @@ class Service(_Step):
     cwd: str | None = None
     env: dict[str, str] = {}
     container: Container | None = None
+    sources: dict[str, str] = {}
     health: str = "/v2/health/ready"
     model: str = "ensemble"
     forbidden: tuple[str, ...] = ()  # words in the log that mean failure, even where the server says that it is ready
@@ -196,14 +201,18 @@ def digest(value: Frozen) -> str:
 
 def fingerprints(steps: Iterable[Step], asset_digest: Callable[[str], str]) -> dict[str, str]:
     """For each step id a digest of what the step's result depends on: its own doing, the assets that it copies, and the
-    steps that it needs; not its words and not its forecast.
+    steps that it needs; not its words, not its forecast, and not the mirrors and proxies that things come through.
 
     Pass steps whose places are filled: the same command into another folder is another result. `asset_digest` gives the
     digest of an asset's content by its name.
     """
     found: dict[str, str] = {}
     for step in steps:
-        told = step.model_copy(update={"title": _UNSAID, "why": None, "forecast": Forecast()})
+        told = step.model_copy(
+            update={"title": _UNSAID, "why": None, "forecast": Forecast()}
+            | ({"sources": {}} if hasattr(step, "sources") else {})
+            | ({"mirror": None} if isinstance(step, PullImage) else {})
+        )
         parts = [digest(told), *(found[needed] for needed in step.needs)]
         if isinstance(step, WriteFiles):
             parts += [asset_digest(file.asset) for file in step.files if file.asset is not None]

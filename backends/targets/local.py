@@ -190,7 +190,7 @@ class LocalTarget:
     # --- commands -------------------------------------------------------------------------------------------------
 
     def _run(self, step: Task | FetchSource, work: Work) -> Iterator[Event]:
-        env, secrets = child_environment(self._environ, getattr(step, "env", {}), step.pass_env)
+        env, secrets = child_environment(self._environ, step.sources | getattr(step, "env", {}), step.pass_env)
         child = self._start(step.argv, getattr(step, "cwd", None), env, work, subprocess.PIPE)
         lines: queue.Queue[None] = queue.Queue()
         if child.stdout is None:
@@ -259,7 +259,7 @@ class LocalTarget:
     def _serve(self, step: Service, work: Work) -> Iterator[Event]:
         running = self._service(work.run)
         if running is None:
-            env, _ = child_environment(self._environ, step.env)
+            env, _ = child_environment(self._environ, step.sources | step.env)
             with work.log.open("ab") as log:
                 child = self._start(step.argv, step.cwd, env, work, log)
             self._children[work.run] = child

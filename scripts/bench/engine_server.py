@@ -1,0 +1,157 @@
+"""A real tritonserver with the transformers engine, on free loopback ports, for benchmarks and tests.
+
+Standard library only. The server is the embedded runtime's, or any that `launcher` names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ENGINE = Path(__file__).resolve().parents[2] / "assets" / "engines" / "transformers"
+INPUTS = {
+    "text_input": ("TYPE_STRING", 1),
+    "messages": ("TYPE_STRING", 1),
+    "max_tokens": ("TYPE_INT32", 1),
+    "temperature": ("TYPE_FP32", 1),
+    "top_p": ("TYPE_FP32", 1),
+    "top_k": ("TYPE_INT32", 1),
+    "repetition_penalty": ("TYPE_FP32", 1),
+    "seed": ("TYPE_UINT64", 1),
+    "stop": ("TYPE_STRING", -1),
+    "stream": ("TYPE_BOOL", 1),
+}
+OUTPUTS = {
+    "text_output": "TYPE_STRING",
+    "finish_reason": "TYPE_STRING",
+    "prompt_tokens": "TYPE_INT32",
+    "completion_tokens": "TYPE_INT32",
+    "queue_ms": "TYPE_FP32",
+    "ttft_ms": "TYPE_FP32",
+}
+
+
+def config_pbtxt(name: str, parameters: dict[str, str]) -> str:
+    """config.pbtxt of the engine."""
+    lines = [f'name: "{name}"', 'backend: "python"', "max_batch_size: 0"]
+    lines.append("model_transaction_policy { decoupled: true }")
+    lines.append("instance_group [{ kind: KIND_CPU, count: 1 }]")
+    for key, (kind, size) in INPUTS.items():
+        lines.append(f'input {{ name: "{key}", data_type: {kind}, dims: [ {size} ], optional: true }}')
+    for key, kind in OUTPUTS.items():
+        lines.append(f'output {{ name: "{key}", data_type: {kind}, dims: [ 1 ] }}')
+    for key, value in parameters.items():
+        lines.append(f"parameters {{ key: {json.dumps(key)}, value: {{ string_value: {json.dumps(value)} }} }}")
+    return "\n".join(lines) + "\n"
+
+
+def write_repository(folder: Path, models: dict[str, dict[str, str]]) -> None:
+    """A model repository: name to config.pbtxt parameters."""
+    for name, parameters in models.items():
+        version = folder / name / "1"
+        shutil.copytree(ENGINE, version, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        (folder / name / "config.pbtxt").write_text(config_pbtxt(name, parameters))
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on at this moment."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+@dataclass
+class Server:
+    """A running tritonserver."""
+
+    process: subprocess.Popen[bytes]
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    log: Path
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self.process.poll() is None
+
+    def facts(self) -> list[dict[str, object]]:
+        """What each engine said about itself at load."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [
+            json.loads(line.split("slipway-engine ", 1)[1]) for line in lines if line.startswith("slipway-engine {")
+        ]
+
+    def metrics(self) -> str:
+        """The metrics page."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as page:
+            return str(page.read().decode())
+
+
+@contextlib.contextmanager
+def serving(
+    folder: Path, models: dict[str, dict[str, str]], launcher: Path, timeout_s: float = 180.0, *options: str
+) -> Iterator[Server]:
+    """A server over a fresh repository in the folder; ended with the block. Raises RuntimeError when it does not start."""
+    write_repository(folder / "repository", models)
+    http, grpc, metrics = free_ports(3)
+    log = folder / "tritonserver.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [
+                str(launcher),
+                f"--model-repository={folder / 'repository'}",
+                f"--backend-directory={launcher.parents[1] / 'backends'}",
+                "--http-address=127.0.0.1",
+                f"--http-port={http}",
+                "--grpc-address=127.0.0.1",
+                f"--grpc-port={grpc}",
+                "--metrics-address=127.0.0.1",
+                f"--metrics-port={metrics}",
+                "--exit-timeout-secs=10",
+                *options,
+            ],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    server = Server(process, http, grpc, metrics, log)
+    try:
+        _wait(server, timeout_s)
+        yield server
+    finally:
+        _end(process)
+
+
+def _wait(server: Server, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if not server.alive:
+            raise RuntimeError("tritonserver ended:\n" + server.log.read_text(errors="replace")[-4000:])
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{server.http_port}/v2/health/ready", timeout=2).close()
+            return
+        time.sleep(0.1)
+    raise RuntimeError("tritonserver is not ready in time:\n" + server.log.read_text(errors="replace")[-4000:])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

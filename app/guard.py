@@ -127,7 +127,7 @@ class Guard:
         headers = _headers(scope)
         host = headers.get("host", "")
         if not self.knows_host(host):
-            return 421, f"This panel does not answer to the host {host!r}. Open it by the address that it printed.", None
+            return 421, f"This panel does not answer to the host {host!r}. Use the address that it printed.", None
         path = scope["path"]
         if any(path == door or path.startswith((f"{door}/", f"{door}=")) for door in SHUT):
             return 404, "There is nothing here.", None

@@ -178,6 +178,7 @@ class Live:
         self._monitor = Followed(watch.MonitorLook(control), PANEL_S)
         self._runs: dict[str, Followed[RunNow]] = {}
         self._logs: dict[tuple[str, str], tuple[LogLook, Followed[LogPage]]] = {}
+        self._samples: dict[tuple[int, Language], bytes] = {}
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -185,11 +186,11 @@ class Live:
         self._closing.set()
 
     async def stream(self, wanted: Wanted) -> AsyncIterator[bytes]:
-        """Server-sent events for one page, until it goes. Raises NotFound before the first where there is no such run."""
+        """Server-sent events for one page, until it goes. Raises NotFound where there is no such run."""
         wake = asyncio.Event()
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._panel.watched(wake))
-            seen = {"panel": 0, "monitor": 0, "run": 0}
+            seen = {"panel": 0, "monitor": -1, "run": 0}
             run = self._run(wanted.run, stack, wake) if wanted.run else None
             reader = await self._reader(wanted, stack, wake) if wanted.run and wanted.step else None
             if wanted.monitor:
@@ -204,8 +205,9 @@ class Live:
                     seen["panel"] = self._panel.version
                     yield frame("panel", panel_message(self._panel.value, wanted.language))
                 if wanted.monitor and self._monitor.value is not None and self._monitor.version != seen["monitor"]:
+                    whole = self._monitor.version != seen["monitor"] + 1
                     seen["monitor"] = self._monitor.version
-                    yield frame("monitor", watch.message(self._monitor.value, wanted.language))
+                    yield self._sample(self._monitor.value, wanted.language, whole)
                 if run is not None and run.value is not None and run.version != seen["run"]:
                     seen["run"] = run.version
                     yield frame("run", run_message(run.value, wanted.step, wanted.language))
@@ -225,6 +227,16 @@ class Live:
                 if time.monotonic() - beat > BEAT_S:
                     beat = time.monotonic()
                     yield b": here\n\n"
+
+    def _sample(self, watched: watch.Watched, language: Language, whole: bool) -> bytes:
+        """The Monitor's message, made once for all pages that are up to date."""
+        if whole:
+            return frame("monitor", watch.message(watched, language, True))
+        key = (self._monitor.version, language)
+        if key not in self._samples:
+            self._samples = {old: made for old, made in self._samples.items() if old[0] == key[0]}
+            self._samples[key] = frame("monitor", watch.message(watched, language, False))
+        return self._samples[key]
 
     def _run(self, run_id: str, stack: contextlib.ExitStack, wake: asyncio.Event) -> Followed[RunNow]:
         followed = self._runs.setdefault(run_id, Followed(RunLook(self._control, run_id), RUN_S))

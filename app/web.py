@@ -112,6 +112,7 @@ def serve(control: Control, settings: Settings) -> int:
         login = Login(password)
         if settings.password is None:
             print(Text(en=f"Password: {password}", zh=f"密码：{password}").of(settings.language or "en"), flush=True)
+    control.watch()
     app = web(control, settings, login)
     config = uvicorn.Config(
         app, host=settings.host, port=settings.port, log_level="warning", access_log=False,
@@ -243,7 +244,10 @@ async def _enter(request: Request, login: Login | None) -> Response:
     token = login.enter(who, form.get("password", ""))
     if token is None:
         if wait > 0:
-            words = Text(en=f"Too many wrong passwords. Try again in {wait:.0f} s.", zh=f"密码错误次数过多，{wait:.0f} 秒后再试。")  # noqa: E501
+            words = Text(
+                en=f"Too many wrong passwords. Try again in {wait:.0f} s.",
+                zh=f"密码错误次数过多，{wait:.0f} 秒后再试。",
+            )
         else:
             words = Text(en="This is not the password.", zh="密码不正确。")
         return HTMLResponse(page("login", language, trouble=words.of(language)), status_code=429 if wait > 0 else 401)

@@ -67,9 +67,7 @@ class History:
         rows = self._control.runs(query=query, states=states, limit=PAGE + 1, before=before)
         more = rows[PAGE:]
         rows = rows[:PAGE]
-        groups = [
-            (name, words.of(language), self._control.count(query, of)) for name, (words, of) in GROUPS.items()
-        ]
+        groups = [(name, words.of(language), self._control.count(query, of)) for name, (words, of) in GROUPS.items()]
         return page(
             "history",
             language,

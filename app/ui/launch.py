@@ -11,7 +11,8 @@ from app.ui.render import page
 from backends.runs import Run, Standing, State, StepView
 from backends.text import Language, Text, same
 
-_BAD = re.compile(r"\b(error|fatal|traceback|exception|out of memory|failed)\b|^[EF]\d{4} ", re.IGNORECASE)
+_BAD = re.compile(r"\b\w*(Error|Exception)\b:|\bout of memory\b|\bfailed to\b|\bfatal\b", re.IGNORECASE)
+_LESS_BAD = re.compile(r"\berror\b|\bfailed\b|^[EF]\d{4} ", re.IGNORECASE)
 _ENDED = (Standing.DONE, Standing.SKIPPED)
 
 
@@ -144,9 +145,11 @@ def last_lines(run: Run, most: int = 6) -> list[Line]:
     if run.trouble is None:
         return []
     lines = list(run.trouble.last_lines)
-    first = next((index for index, line in enumerate(lines) if _BAD.search(line)), max(0, len(lines) - most))
-    cut = lines[first : first + most]
-    return [Line(line, index == 0 and bool(_BAD.search(line))) for index, line in enumerate(cut)]
+    for sign in (_BAD, _LESS_BAD):
+        first = next((index for index, line in enumerate(lines) if sign.search(line)), None)
+        if first is not None:
+            return [Line(line, index == 0) for index, line in enumerate(lines[first : first + most])]
+    return [Line(line, False) for line in lines[-most:]]
 
 
 def report(run: Run) -> str:

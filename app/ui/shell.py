@@ -40,9 +40,7 @@ def build(control: Control) -> gr.Blocks:
         html[name] = gr.HTML(value, elem_id=f"sw-{name}", js_on_load=None, apply_default_css=False)
 
     with gr.Blocks(title="Slipway", analytics_enabled=False, fill_width=True) as page:
-        bus = gr.HTML(
-            "", elem_id="sw-bus", apply_default_css=False, js_on_load="slipway.bus(trigger)"
-        )
+        bus = gr.HTML("", elem_id="sw-bus", apply_default_css=False, js_on_load="slipway.bus(trigger)")
         reply = gr.HTML(
             "",
             html_template="<i></i>",
@@ -100,7 +98,7 @@ def all_acts(control: Control) -> dict[str, Act]:
             "header": views.header(control.detect(), len(serving), launching, language),
             "stepper": views.stepper(language),
             "chat": watch.chat(serving, language),
-            "monitor": watch.monitor(control.open_runs(), language),
+            "monitor": watch.monitor(watch.Watched(control.monitor(), control.open_runs()), language),
             "history": history.table({}, language),
             "drawer": "",
             **first,

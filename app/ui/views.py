@@ -170,7 +170,9 @@ def by_hand(step: Step, language: Language) -> str:
     if argv:
         return "".join(f"{name}={value} \\\n  " for name, value in env.items()) + command(argv)
     if isinstance(step, WriteFiles):
-        return Text(en=f"# {len(step.files)} files below {step.folder}", zh=f"# 写入 {step.folder} 下 {len(step.files)} 个文件").of(language)  # noqa: E501
+        return Text(
+            en=f"# {len(step.files)} files below {step.folder}", zh=f"# 写入 {step.folder} 下 {len(step.files)} 个文件"
+        ).of(language)
     if isinstance(step, Ask):
         said = step.chat.prompt or (step.chat.messages[-1].content if step.chat.messages else "")
         return Text(en=f"# asks “{said}”", zh=f"# 提问“{said}”").of(language)

@@ -1,15 +1,21 @@
-"""The running servers as the header, the chat's list and the Monitor show them."""
+"""The running servers as the header, the chat's list and the Monitor show them. Pure, but for the one look."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from markupsafe import Markup
+
 from app.control import Control
+from app.monitor import Monitor, Series, ServerSample
+from app.ui import units
 from app.ui.render import page
 from app.ui.words import STATES
-from backends.runs import Run
-from backends.text import Language, Text
+from backends.runs import Run, State
+from backends.text import Language, Text, same
+
+Point = tuple[float, float | None]
 
 
 class Card(NamedTuple):
@@ -18,8 +24,30 @@ class Card(NamedTuple):
     run: Run
     word: Text
     shape: str
-    models: Sequence[str]
+    about: Sequence[str]
     figures: Sequence[tuple[str, str, str]]
+
+
+class Watched(NamedTuple):
+    """One sample, and the runs that it is about."""
+
+    monitor: Monitor
+    runs: tuple[Run, ...]
+
+
+class MonitorLook:
+    """Looks at what the one sampler has found; new with each sample."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._seq = -1
+
+    def __call__(self) -> Watched | None:
+        now = self._control.monitor()
+        if now.seq == self._seq:
+            return None
+        self._seq = now.seq
+        return Watched(now, self._control.open_runs())
 
 
 def panel_slots(serving: Sequence[Run], launching: int, language: Language) -> dict[str, str]:
@@ -35,29 +63,94 @@ def chat(serving: Sequence[Run], language: Language) -> str:
     return page("chat", language, servers=serving)
 
 
-class MonitorLook:
-    """Looks at what the one sampler has found."""
-
-    def __init__(self, control: Control) -> None:
-        self._control = control
-
-    def __call__(self) -> tuple[Run, ...] | None:
-        return self._control.open_runs()
-
-
-def cards(runs: Sequence[Run]) -> list[Card]:
-    """A card for each open run."""
-    return [Card(run, STATES[run.state].word, STATES[run.state].shape, (), ()) for run in runs]
-
-
-def message(runs: Sequence[Run], language: Language) -> dict[str, Any]:
-    """What the Monitor is sent each second."""
-    return {"slots": {"servers": page("servers", language, cards=cards(runs))}}
-
-
-def monitor(runs: Sequence[Run], language: Language) -> str:
+def monitor(watched: Watched, language: Language) -> str:
     """The Monitor page; the live stream draws its plots."""
-    from markupsafe import Markup
-
-    servers = Markup(page("servers", language, cards=cards(runs)))  # noqa: S704  made by `page`
+    servers = Markup(server_cards(watched, language))  # noqa: S704  made by `page`
     return page("monitor", language, servers=servers)
+
+
+def server_cards(watched: Watched, language: Language) -> str:
+    """The cards of all open runs."""
+    return page("servers", language, cards=cards(watched, language))
+
+
+def cards(watched: Watched, language: Language) -> list[Card]:
+    """A card for each open run: what the newest sample says of it."""
+    samples = {sample.run: sample for sample in watched.monitor.servers}
+    return [_card(run, samples.get(run.id), language) for run in watched.runs]
+
+
+def _card(run: Run, sample: ServerSample | None, language: Language) -> Card:
+    shown = STATES[run.state]
+    word, shape = shown.word, shown.shape
+    if run.state is State.SERVING and sample is not None and not sample.ready:
+        word, shape = Text(en="Not answering", zh="没有响应"), "degraded"
+    if sample is None or run.state is not State.SERVING:
+        return Card(run, word, shape, (), ())
+    about = []
+    if sample.active is not None:
+        about.append(Text(en=f"{sample.active:.0f} active", zh=f"{sample.active:.0f} 个进行中").of(language))
+    if sample.queued is not None:
+        about.append(Text(en=f"{sample.queued:.0f} queued", zh=f"{sample.queued:.0f} 个排队").of(language))
+    if sample.memory_mib is not None:
+        about.append(units.gib(sample.memory_mib))
+    return Card(run, word, shape, about, figures(sample, language))
+
+
+def figures(sample: ServerSample, language: Language) -> list[tuple[str, str, str]]:
+    """The six figures of a running server. “–”: not known, or no request in the last seconds."""
+    told: list[tuple[Text, str, str]] = [
+        (Text(en="Speed", zh="速度"), _number(sample.tokens_per_s), "tok/s"),
+        (same("TTFT p50"), *_time(sample.first_token_ms_p50)),
+        (Text(en="Requests", zh="请求"), units.grouped(sample.requests), ""),
+        (Text(en="Queue p50", zh="排队 p50"), *_time(sample.queue_ms_p50)),
+        (Text(en="Per token p50", zh="每 token p50"), *_time(sample.token_gap_ms_p50)),
+        (Text(en="Failures", zh="失败"), units.grouped(sample.failures), ""),
+    ]
+    return [(name.of(language), value, unit) for name, value, unit in told]
+
+
+def message(watched: Watched, language: Language, whole: bool) -> dict[str, Any]:
+    """What the Monitor is sent each second: the cards, and the newest point of each series (`whole`: all of them)."""
+    now = watched.monitor
+    memories = [one.gpu.memory_total_mib for one in now.gpus if one.gpu.memory_total_mib]
+    ram = now.host.ram_total_mib or 0
+    gpus = [(str(index), f"GPU {index}", one.history) for index, one in enumerate(now.gpus)]
+    plots = {
+        "gpu": {"unit": "%", "top": 100, "series": [
+            _series(key, name, past.get("utilisation_percent", ()), whole) for key, name, past in gpus]},
+        "memory": {"unit": "GiB", "capacity": round(max(memories) / 1024, 1) if memories else None, "series": [
+            _series(key, name, past.get("memory_used_mib", ()), whole, 1 / 1024) for key, name, past in gpus]},
+        "speed": {"unit": "tok/s", "series": [
+            _series(one.run, one.name, one.history.get("tokens_per_s", ()), whole) for one in now.servers]},
+        "host": {"unit": "%", "top": 100, "series": [
+            _series("cpu", "CPU", now.host.history.get("cpu_percent", ()), whole),
+            _series("ram", Text(en="Memory", zh="内存").of(language), now.host.history.get("ram_used_mib", ()), whole,
+                    100 / ram if ram else 0.0)]},
+    }  # fmt: skip
+    return {
+        "now": now.at,
+        "whole": whole,
+        "gpus": len(now.gpus),
+        "slots": {"servers": server_cards(watched, language)},
+        "plots": plots,
+    }
+
+
+def _series(key: str, name: str, points: Series, whole: bool, scale: float = 1.0) -> dict[str, Any]:
+    chosen = points if whole else points[-1:]
+    told = [(round(at, 1), None if value is None else round(value * scale, 2)) for at, value in chosen]
+    return {"key": key, "name": name, "points": told}
+
+
+def _number(value: float | None) -> str:
+    return units.NOTHING if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _time(value_ms: float | None) -> tuple[str, str]:
+    if value_ms is None:
+        return units.NOTHING, ""
+    value, unit = units.milliseconds(value_ms / 1000).split(" ")
+    if value == "0":
+        value = f"{value_ms:.1f}"
+    return value, unit

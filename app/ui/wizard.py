@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.control import Control
-from app.ui import launch, views
+from app.ui import fit, launch, units, views
 from app.ui.draft import Draft, draft_of, missing_model, source_of, spec_of, tidy
 from app.ui.views import Option
-from app.ui.words import ENGINES
-from backends.errors import CannotDo, NotFound, SlipwayError
+from backends.engines import Way
+from backends.errors import BadInput, NotFound, SlipwayError
 from backends.runs import Run, State
 from backends.spec import Model, Spec
 from backends.text import Language, Text
@@ -46,7 +46,7 @@ class Wizard:
         draft = tidy(told.get("draft"))
         stage = told.get("stage") if told.get("stage") in (1, 2, 3, 4) else 1
         parts: Parts = {
-            "detect": views.detect(self._control.detect(), None, language),
+            "detect": self._detect_part(language),
             "launch": launch.skeleton(language),
             "reply": {},
         }
@@ -91,9 +91,17 @@ class Wizard:
 
     def detect(self, _told: Mapping[str, Any], language: Language) -> Parts:
         """Looks at the machine again."""
-        hardware = self._control.detect(refresh=True)
+        self._control.detect(refresh=True)
         words = Text(en="Checked again", zh="已重新检查").of(language)
-        return {"detect": views.detect(hardware, None, language), "reply": {"toast": words}}
+        return {"detect": self._detect_part(language), "reply": {"toast": words}}
+
+    def _detect_part(self, language: Language) -> str:
+        hardware = self._control.detect()
+        try:
+            strip = fit.strip(self._control.recommend(), language)
+        except BadInput:  # a fact that the tables need is not known; the checks name it
+            strip = None
+        return views.detect(hardware, strip, language)
 
     # --- Model ----------------------------------------------------------------------------------------------------
 
@@ -126,21 +134,21 @@ class Wizard:
             source = source_of(draft)
             if source is not None:
                 model = self._control.inspect(source)
-                spec = spec_of(draft, None)
+                spec = spec_of(draft)
         except SlipwayError as error:
             trouble = error
+        bar = None if spec is None else fit.fit(self._control.forecast(spec), language)
         words = None
         if trouble is not None and model is None:
             words = trouble.message if trouble.hint is None else trouble.message + trouble.hint
-        return views.facts(model, words, language), views.rail(hardware, spec, None, False, language), trouble
+        return views.facts(model, words, language), views.rail(hardware, spec, bar, False, language), trouble
 
     # --- Engine ---------------------------------------------------------------------------------------------------
 
     def engine_input(self, told: Mapping[str, Any], language: Language) -> Parts:
         """Another card was chosen."""
-        draft = tidy(told.get("draft"))
-        spec = self._spec(draft)
-        return {"rail": views.rail(self._control.detect(), spec, None, True, language), "reply": {}}
+        way = self._way(tidy(told.get("draft")))
+        return {"rail": self._rail(way, language), "reply": {}}
 
     def engine(self, told: Mapping[str, Any], language: Language) -> Parts:
         """On to the plan."""
@@ -150,43 +158,29 @@ class Wizard:
     def _engine_part(self, draft: Draft, language: Language) -> Parts:
         if source_of(draft) is None:
             raise missing_model()
-        spec = spec_of(draft, None)
-        options = self._options(spec, draft["choice"], language)
-        rail = views.rail(self._control.detect(), self._spec(draft), None, True, language)
-        return {"engine": views.engine(draft, options, language), "rail": rail}
+        ways = self._control.ways(spec_of(draft))
+        chosen = chosen_way(ways, draft["choice"])
+        cards = [option(way, way is chosen, way is ways[0], language) for way in ways]
+        return {"engine": views.engine(draft, cards, language), "rail": self._rail(chosen, language)}
 
-    def _options(self, spec: Spec, choice: str, language: Language) -> Sequence[Option]:
-        options = []
-        for name, words in ENGINES.items():
-            wanted = spec.model_copy(update={"engine": name})
-            try:
-                plan = self._control.plan(wanted)
-            except CannotDo as cannot:
-                reasons = cannot.reasons or (cannot.message,)
-                options.append(Option(name, words.of(language), False, verdict="impossible", reasons=reasons))
-                continue
-            seconds = (Text(en="First start", zh="首次启动").of(language), views.total(plan, language))
-            options.append(Option(name, words.of(language), True, facts=[seconds]))
-        usable = [option.key for option in options if option.usable]
-        chosen = choice if choice in usable else (usable[0] if usable else "")
-        ranked = sorted(options, key=lambda option: not option.usable)
-        return [one._replace(chosen=one.key == chosen, suggested=one.key == usable[0] if usable else False) for one in ranked]  # noqa: E501
+    def _way(self, draft: Draft) -> Way:
+        if source_of(draft) is None:
+            raise missing_model()
+        return chosen_way(self._control.ways(spec_of(draft)), draft["choice"])
+
+    def _rail(self, way: Way, language: Language) -> str:
+        return views.rail(self._control.detect(), way.spec, fit.fit(way.memory, language), True, language)
 
     # --- Review ---------------------------------------------------------------------------------------------------
 
-    def _spec(self, draft: Draft) -> Spec:
-        """The Spec with the chosen card's engine."""
-        chosen = {"engine": draft["choice"]} if draft["choice"] else None
-        return spec_of(draft, chosen)
-
     def _review_part(self, draft: Draft, language: Language) -> Parts:
-        plan = self._control.plan(self._spec(draft))
-        rail = views.rail(self._control.detect(), plan.spec, None, True, language)
-        return {"review": views.review(plan, self._control.script(plan), language), "rail": rail}
+        way = self._way(draft)
+        plan = self._control.plan(way.spec)
+        return {"review": views.review(plan, self._control.script(plan), language), "rail": self._rail(way, language)}
 
     def review(self, told: Mapping[str, Any], language: Language) -> Parts:
         """Launch. Of two clicks or two tabs one starts the run, the other is shown it."""
-        started = self._control.start(self._spec(tidy(told.get("draft"))))
+        started = self._control.start(self._way(tidy(told.get("draft"))).spec)
         return self._shown(started.run, None if started.created else _already(language))
 
     # --- Launch ---------------------------------------------------------------------------------------------------
@@ -215,11 +209,47 @@ class Wizard:
         return {"reply": {"go": f"run:{run.id}", "tab": "wizard", "toast": toast}}
 
 
+def chosen_way(ways: Sequence[Way], choice: str) -> Way:
+    """The way of the chosen card; else the first that can be taken, which is the first of all."""
+    for way in ways:
+        if choice in (way.id, way.engine) and not way.reasons:
+            return way
+    return ways[0]
+
+
+def option(way: Way, chosen: bool, first: bool, language: Language) -> Option:
+    """A way as a card."""
+    usable = not way.reasons
+    effort = way.effort
+
+    def about(seconds: float | None) -> str | None:
+        return f"~{units.duration(seconds, language)}" if seconds else None
+
+    words = [
+        (Text(en="First start", zh="首次启动"), about(effort.first_start_s)),
+        (Text(en="Next starts", zh="之后启动"), about(effort.later_start_s)),
+        (Text(en="Download", zh="下载"), units.gib(effort.download_mib) if effort.download_mib else None),
+    ]
+    return Option(
+        key=way.id,
+        name=way.title.of(language),
+        usable=usable,
+        chosen=chosen and usable,
+        suggested=first and usable,
+        verdict="" if usable else "impossible",
+        image=way.image if way.spec.image else None,
+        reasons=(way.gain, *way.notes) if usable else way.reasons,
+        facts=[(name.of(language), value) for name, value in words if value] if usable else [],
+    )
+
+
 def _already(language: Language) -> str:
     return Text(en="It is already being launched", zh="该部署已在进行中").of(language)
 
 
 def _no_run(language: Language) -> dict[str, Any]:
     title = Text(en="The run in the address is not known here.", zh="地址中的部署不存在。").of(language)
-    hint = Text(en="It may have been deleted. History shows all that are kept.", zh="可能已被删除，历史页列出全部保留的记录。").of(language)  # noqa: E501
+    hint = Text(
+        en="It may have been deleted. History shows all that are kept.", zh="可能已被删除，历史页列出全部保留的记录。"
+    ).of(language)
     return {"title": title, "hint": hint, "reasons": [], "field": None}

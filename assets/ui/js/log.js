@@ -17,6 +17,7 @@ let found = [];
 let at = -1;
 let due = false;
 const counts = { W: 0, E: 0 };
+let timed = false; // no line carries a time: its column takes no room
 
 const GLOG = /^([IWEF])\d{4} (\d\d:\d\d:\d\d\.\d{3})\d* +\d+ /;
 const WARNING = /\bwarn(ing)?\b|\[W\]/i;
@@ -24,6 +25,7 @@ const ERROR = /\berror\b|\bfatal\b|\btraceback\b|\bexception\b|\[E\]|\bout of me
 
 function levelOf(line) {
   const glog = GLOG.exec(line);
+  if (glog && !timed) { timed = true; columns = 0; document.querySelector("[data-log]").dataset.timed = ""; }
   if (glog) return glog[1] === "F" ? "E" : glog[1];
   const head = line.length > 300 ? line.slice(0, 300) : line;
   return ERROR.test(head) ? "E" : WARNING.test(head) ? "W" : "";
@@ -47,7 +49,7 @@ function slowCells(line) {
 }
 
 const text = (line) => line.replace(GLOG, "");
-const rows = (line) => Math.max(1, Math.ceil(cells(text(line)) / columns));
+const rows = (line) => Math.max(1, Math.ceil(cells(text(line)) / (columns || 80)));
 const size = () => (shown ? shown.length : state.lines.length);
 const real = (i) => (shown ? shown[i] : i);
 
@@ -96,6 +98,8 @@ export function openLog(run, step, pinned = false) {
   if (state.run === run && state.step === step) return;
   Object.assign(state, { run, step, pinned, lines: [], levels: [], base: 0, skipped: 0, ended: false });
   Object.assign(counts, { W: 0, E: 0 });
+  timed = false;
+  delete document.querySelector("[data-log]")?.dataset.timed;
   shown = null; found = []; at = -1; unseen = 0;
   measureAll();
   setFollow(true);
@@ -153,7 +157,7 @@ function fit() {
   cell = probe.getBoundingClientRect().width / 100 || cell;
   probe.remove();
   const narrow = matchMedia("(max-width: 720px)").matches;
-  const wide = Math.max(10, Math.floor((view.clientWidth - (narrow ? 38 : 188)) / cell));
+  const wide = Math.max(10, Math.floor((view.clientWidth - (narrow ? 40 : timed ? 190 : 90)) / cell));
   if (wide !== columns) { columns = wide; measureAll(); }
 }
 

@@ -90,10 +90,32 @@ function spark(chart, points, now, color) {
 export function drawMonitor() {
   if (!latest?.plots) return;
   for (const card of document.querySelectorAll("[data-plot]")) if (latest.plots[card.dataset.plot]) plot(card, latest.plots[card.dataset.plot], latest.now);
-  [...document.querySelectorAll("[data-spark]")].forEach((chart, i) => { const points = latest.sparks?.[chart.dataset.spark]; if (points) spark(chart, points, latest.now, (i % 4) + 1); });
+  [...document.querySelectorAll("[data-spark]")].forEach((chart, i) => { const one = latest.plots.speed.series.find((line) => line.key === chart.dataset.spark); if (one) spark(chart, one.points, latest.now, (i % 4) + 1); });
 }
 
-on("monitor", (told) => { if (paused) return; latest = told; slipway.fill(told.slots); drawMonitor(); });
+// The first message brings fifteen minutes, later ones the newest point of each series.
+function merge(told) {
+  if (told.whole || !latest) return told;
+  for (const [name, fresh] of Object.entries(told.plots)) {
+    const old = new Map((latest.plots[name]?.series || []).map((one) => [one.key, one.points]));
+    for (const one of fresh.series) {
+      const points = old.get(one.key) || [];
+      const last = points.at(-1)?.[0] ?? 0;
+      points.push(...one.points.filter((point) => point[0] > last));
+      while (points.length && points[0][0] < told.now - SPAN) points.shift();
+      one.points = points;
+    }
+  }
+  return told;
+}
+
+on("monitor", (told) => {
+  latest = merge(told);
+  if (told.gpus === 0) for (const name of ["gpu", "memory"]) latest.plots[name].none = slipway.word("noGpu");
+  if (paused) return;
+  slipway.fill(told.slots);
+  drawMonitor();
+});
 addEventListener("resize", drawMonitor);
 addEventListener("slipway:tab", () => requestAnimationFrame(drawMonitor));
 document.addEventListener("click", (event) => {

@@ -11,33 +11,27 @@ import json
 import os
 import queue
 import shutil
-import signal
 import subprocess
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
 import psutil
 
-from backends import doctor
-from backends.errors import BadInput, OutOfSpace, Stalled, StepFailed
+from backends.errors import BadInput, OutOfSpace, StepFailed
 from backends.events import Event, Kind
-from backends.logs import last_lines
 from backends.spec import Endpoint
 from backends.steps import Ask as AskStep
 from backends.steps import FetchSource, Service, Step, Task, WriteFiles
-from backends.targets import processes
+from backends.targets import processes, waiting
 from backends.targets.base import Ask, Found, Work, child_environment, redact
-from backends.text import Text, same
+from backends.targets.waiting import LOOK_S
+from backends.text import Text
 
-LOOK_S = 0.1  # how often a waiting step looks whether something happened
 SERVER_PATIENCE_S = 8.0  # tritonserver is told to end within 5
 TASK_PATIENCE_S = 3.0
-LAST_LINES = 30
 
 
 class LocalTarget:
@@ -173,19 +167,11 @@ class LocalTarget:
             raise self._no_space(step)
 
     def _no_space(self, step: Step) -> OutOfSpace:
-        free_mib = shutil.disk_usage(self._home).free // 2**20
-        need = step.forecast.disk_mib
-        needs = Text(en=f" The step needs about {need:,} MiB.", zh=f"此步骤约需 {need:,} MiB。") if need else same(" ")
-        return OutOfSpace(
-            Text(
-                en=f"{self._home} has {free_mib:,} MiB left.{needs.en}".strip(),
-                zh=f"{self._home} 剩余 {free_mib:,} MiB。{needs.zh}".strip(),
-            ),
-            Text(
-                en="Free some space there, or set SLIPWAY_HOME to a larger disk, then retry. What was done is kept.",
-                zh="请在该处腾出空间，或把 SLIPWAY_HOME 设到更大的磁盘后重试。已完成的部分会保留。",
-            ),
+        hint = Text(
+            en="Free some space there, or set SLIPWAY_HOME to a larger disk, then retry. What was done is kept.",
+            zh="请在该处腾出空间，或把 SLIPWAY_HOME 设到更大的磁盘后重试。已完成的部分会保留。",
         )
+        return waiting.no_space(step, str(self._home), hint)
 
     # --- commands -------------------------------------------------------------------------------------------------
 
@@ -211,24 +197,17 @@ class LocalTarget:
                     if spent > effort:
                         moved, effort = time.monotonic(), spent
                 if time.monotonic() - moved > step.stall_s:
-                    raise self._stalled(step.stall_s, work)
+                    raise waiting.stalled(step.stall_s, work.log)
         finally:
             if child.poll() is None:
                 processes.end(processes.family(child.pid), TASK_PATIENCE_S)
             child.wait()
             pump.join(timeout=5)
         if child.returncode != 0:
-            raise self._failed(step.argv[0], child.returncode, work)
-        missing = [path for path in step.outputs if not Path(path).exists()]
-        if missing:
-            raise StepFailed(
-                Text(
-                    en=f"The command ended well, but {missing[0]} is not there.",
-                    zh=f"命令正常结束，但 {missing[0]} 不存在。",
-                ),
-                exit_status=0,
-                last_lines=_tail(work.log),
-            )
+            raise waiting.failed(step.argv[0], child.returncode, work.log)
+        missing = waiting.missing_output(step, work.log)
+        if missing is not None:
+            raise missing
         yield Event(step=step.id, kind=Kind.PROGRESS, fraction=1.0)
 
     def _start(
@@ -272,31 +251,15 @@ class LocalTarget:
                 kind=Kind.NOTE,
                 text=Text(en="Found the running server.", zh="找到了正在运行的服务。"),
             )
-        yield from self._await_health(step, work)
+        yield from waiting.await_health(
+            step,
+            work,
+            status=lambda: self.watch(work.run),
+            effort=lambda: self._effort(work.run),
+            fail=lambda status: waiting.failed(step.argv[0], status, work.log),
+        )
         memory = processes.memory_mib(processes.family(running.pid))
         yield Event(step=step.id, kind=Kind.READY, data={"memory_mib": memory, "pid": running.pid})
-
-    def _await_health(self, step: Service, work: Work) -> Iterator[Event]:
-        """Waits as long as something moves: the log grows or the processes work."""
-        url = f"{work.endpoint.http}{step.health}"
-        moved, seen = time.monotonic(), (0, 0.0)
-        last_look = 0.0
-        while not _healthy(url):
-            work.check_stop()
-            status = self.watch(work.run)
-            if status is not None:
-                raise self._failed(Path(step.argv[0]).name, status, work)
-            if time.monotonic() - last_look > 1.0:
-                service = self._service(work.run)
-                effort = processes.effort(processes.family(service.pid)) if service else 0.0
-                now = (work.log.stat().st_size, effort)
-                if now[0] > seen[0] or now[1] > seen[1] + 0.05:
-                    moved, seen = time.monotonic(), now
-                last_look = time.monotonic()
-            if time.monotonic() - moved > step.stall_s:
-                raise self._stalled(step.stall_s, work)
-            time.sleep(LOOK_S)
-        yield Event(step=step.id, kind=Kind.PROGRESS, fraction=1.0)
 
     def _first_answer(self, step: AskStep, work: Work) -> Iterator[Event]:
         """A real request and a real streamed answer, or the server is not ready."""
@@ -310,7 +273,7 @@ class LocalTarget:
             text += piece.text
             tokens = piece.completion_tokens or tokens
             if time.monotonic() - started > step.timeout_s:
-                raise self._stalled(step.timeout_s, work)
+                raise waiting.stalled(step.timeout_s, work.log)
         if first is None:
             raise StepFailed(
                 Text(en="The server took the request but answered nothing.", zh="服务接受了请求，但没有任何回答。"),
@@ -318,7 +281,7 @@ class LocalTarget:
                     en="Look at the server's log. The model folder may lack its tokenizer or hold other weights.",
                     zh="请查看服务日志，模型目录可能缺少分词器或权重不符。",
                 ),
-                last_lines=_tail(work.log),
+                last_lines=waiting.tail(work.log),
             )
         with work.log.open("a", encoding="utf-8") as log:
             log.write(f"{text}\n")
@@ -334,41 +297,13 @@ class LocalTarget:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
+    def _effort(self, run: str) -> float:
+        """CPU seconds that the run's server has spent."""
+        service = self._service(run)
+        return processes.effort(processes.family(service.pid)) if service else 0.0
+
     def _of_run(self, run: str) -> list[psutil.Process]:
         return processes.of_run(run, str(self._home))
-
-    def _failed(self, program: str, status: int, work: Work) -> StepFailed:
-        tail = _tail(work.log)
-        found = doctor.diagnose(tail)
-        if status == -1:
-            how = Text(en="its exit code is not known", zh="退出码未知")
-        elif status < 0:
-            name = signal.Signals(-status).name
-            how = Text(en=f"ended by signal {name}", zh=f"被信号 {name} 终止")
-        else:
-            how = Text(en=f"exit code {status}", zh=f"退出码 {status}")
-        message = Text(en=f"{Path(program).name} ended: {how.en}.", zh=f"{Path(program).name} 已结束：{how.zh}。")
-        if found is not None:
-            message = found.cause + message
-        return StepFailed(message, found.hint if found else None, exit_status=status, last_lines=tail)
-
-    def _stalled(self, seconds: float, work: Work) -> Stalled:
-        return Stalled(
-            Text(
-                en=f"Nothing moved for {seconds:.0f} s: no line, no work. It was ended.",
-                zh=f"{seconds:.0f} 秒内没有任何输出或进展，已终止。",
-            ),
-            Text(en="Look at the last lines, then retry.", zh="查看最后几行后重试。"),
-            last_lines=_tail(work.log),
-        )
-
-
-def _tail(log: Path) -> tuple[str, ...]:
-    """The last lines that say something, led by the first error if that lies further back."""
-    lines = doctor.telling(last_lines(log, 10 * LAST_LINES))
-    first = doctor.first_error(lines)
-    tail = lines[-LAST_LINES:]
-    return tail if first is None or first in tail else (first, *tail[1:])
 
 
 def _pump(out: IO[bytes], log: Path, secrets: tuple[str, ...], lines: queue.Queue[None]) -> None:
@@ -392,14 +327,6 @@ def _pump(out: IO[bytes], log: Path, secrets: tuple[str, ...], lines: queue.Queu
         if rest:
             file.write(redact(rest.decode("utf-8", "surrogateescape"), secrets).encode(errors="surrogateescape"))
             lines.put(None)
-
-
-def _healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  our own server on loopback
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
-        return False
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -1,0 +1,180 @@
+"""What every target does while a step runs: sees movement or a stall, a server becoming ready, how it ended."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from backends import doctor
+from backends.errors import OutOfSpace, Stalled, StepFailed
+from backends.events import Event, Kind
+from backends.logs import last_lines
+from backends.steps import Service, Step
+from backends.targets.base import Work
+from backends.text import Text, same
+
+LOOK_S = 0.1  # how often a waiting step looks whether something happened
+LAST_LINES = 30
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know our loopback
+
+
+class Movement:
+    """Whether something still moves: what is looked at (a log's size, CPU seconds, bytes) grows."""
+
+    def __init__(self, stall_s: float) -> None:
+        self._stall_s = stall_s
+        self._moved = time.monotonic()
+        self._seen: tuple[float, ...] = ()
+
+    def saw(self, *amounts: float) -> None:
+        """Notes what was seen; a growth of any of it counts as movement."""
+        if not self._seen or any(now > before for now, before in zip(amounts, self._seen, strict=True)):
+            self._moved, self._seen = time.monotonic(), amounts
+
+    def moved(self) -> None:
+        """Something came."""
+        self._moved = time.monotonic()
+
+    def check(self, log: Path) -> None:
+        """Raises Stalled where nothing has moved for too long."""
+        if time.monotonic() - self._moved > self._stall_s:
+            raise stalled(self._stall_s, log)
+
+
+def await_health(
+    step: Service,
+    work: Work,
+    status: Callable[[], int | None],
+    effort: Callable[[], float],
+    fail: Callable[[int], StepFailed],
+) -> Iterator[Event]:
+    """Waits until the server is ready, as long as something moves: the log grows or the processes work (CPU seconds).
+
+    `status` is None while the server lives. A word in the log that the step forbids is a failure, however ready the
+    server says it is. Raises StepFailed, Stalled, Stopped.
+    """
+    url = f"{work.endpoint.http}{step.health}"
+    movement, watched = Movement(step.stall_s), Forbidden(step.forbidden, work.log)
+    last_look = 0.0
+    while not healthy(url):
+        work.check_stop()
+        ended = status()
+        if ended is not None:
+            raise fail(ended)
+        if time.monotonic() - last_look > 1.0:
+            movement.saw(work.log.stat().st_size, round(effort(), 1))
+            watched.check()
+            last_look = time.monotonic()
+        movement.check(work.log)
+        time.sleep(LOOK_S)
+    status()  # whatever brings the log up to date has done so before it is read
+    watched.check()
+    yield Event(step=step.id, kind=Kind.PROGRESS, fraction=1.0)
+
+
+class Forbidden:
+    """Reads a growing log once and looks for words that mean failure."""
+
+    def __init__(self, words: tuple[str, ...], log: Path) -> None:
+        self._words = tuple(word.encode() for word in words)
+        self._log = log
+        self._at = log.stat().st_size if log.exists() else 0  # an earlier attempt's words are not this one's
+
+    def check(self) -> None:
+        """Raises StepFailed where a forbidden word has come."""
+        if not self._words:
+            return
+        with self._log.open("rb") as file:
+            file.seek(self._at)
+            new = file.read()
+        for line in new.split(b"\n"):
+            if any(word in line for word in self._words):
+                shown = line.decode("utf-8", "replace").strip()
+                raise StepFailed(
+                    Text(
+                        en=f"The server says that it is ready, but its log says: {shown}",
+                        zh=f"服务报告已就绪，但日志中有：{shown}",
+                    ),
+                    last_lines=tail(self._log),
+                )
+        self._at += new.rfind(b"\n") + 1
+
+
+def healthy(url: str) -> bool:
+    """Whether the address answers 200."""
+    try:
+        with _DIRECT.open(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def tail(log: Path) -> tuple[str, ...]:
+    """The last lines that say something, led by the first error if that lies further back."""
+    lines = doctor.telling(last_lines(log, 10 * LAST_LINES))
+    first = doctor.first_error(lines)
+    last = lines[-LAST_LINES:]
+    return last if first is None or first in last else (first, *last[1:])
+
+
+def failed(program: str, status: int, log: Path) -> StepFailed:
+    """A command or server that ended with `status` (negative: the signal that ended it, -1: nobody knows)."""
+    lines = tail(log)
+    found = doctor.diagnose(lines)
+    if status == -1:
+        how = Text(en="its exit code is not known", zh="退出码未知")
+    elif status < 0:
+        name = signal.Signals(-status).name
+        how = Text(en=f"ended by signal {name}", zh=f"被信号 {name} 终止")
+    else:
+        how = Text(en=f"exit code {status}", zh=f"退出码 {status}")
+    message = Text(en=f"{Path(program).name} ended: {how.en}.", zh=f"{Path(program).name} 已结束：{how.zh}。")
+    if found is not None:
+        message = found.cause + message
+    return StepFailed(message, found.hint if found else None, exit_status=status, last_lines=lines)
+
+
+def stalled(seconds: float, log: Path) -> Stalled:
+    """Nothing moved for `seconds`."""
+    return Stalled(
+        Text(
+            en=f"Nothing moved for {seconds:.0f} s: no line, no work. It was ended.",
+            zh=f"{seconds:.0f} 秒内没有任何输出或进展，已终止。",
+        ),
+        Text(en="Look at the last lines, then retry.", zh="查看最后几行后重试。"),
+        last_lines=tail(log),
+    )
+
+
+def missing_output(step: Step, log: Path) -> StepFailed | None:
+    """The failure of a command that ended well but left an output out; None where all are there."""
+    missing = [path for path in step.outputs if not Path(path).exists()]
+    if not missing:
+        return None
+    return StepFailed(
+        Text(
+            en=f"The command ended well, but {missing[0]} is not there.",
+            zh=f"命令正常结束，但 {missing[0]} 不存在。",
+        ),
+        exit_status=0,
+        last_lines=tail(log),
+    )
+
+
+def no_space(step: Step, folder: str, hint: Text) -> OutOfSpace:
+    """The disk that holds `folder` is too full for the step. `hint` says what to free."""
+    free_mib = shutil.disk_usage(folder).free // 2**20
+    need = step.forecast.disk_mib
+    needs = Text(en=f" The step needs about {need:,} MiB.", zh=f"此步骤约需 {need:,} MiB。") if need else same(" ")
+    return OutOfSpace(
+        Text(
+            en=f"{folder} has {free_mib:,} MiB left.{needs.en}".strip(),
+            zh=f"{folder} 剩余 {free_mib:,} MiB。{needs.zh}".strip(),
+        ),
+        hint,
+    )

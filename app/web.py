@@ -28,7 +28,7 @@ from app.ui import mount
 from app.ui.render import page
 from backends.errors import BadInput, NotFound, SlipwayError, Unreachable
 from backends.reading import read
-from backends.spec import Chat
+from backends.spec import Chat, Piece
 from backends.text import Language, Text
 
 T = TypeVar("T")
@@ -152,20 +152,22 @@ async def answer(control: Control, run_id: str, chat: Chat, language: Language) 
     """
     started = time.monotonic()
     first: float | None = None
+    last = started
     pieces = 0
     done: dict[str, Any] = {}
     try:
-        async with aclosing(gathered(control.chat(run_id, chat), UPDATE_S)) as parts:
+        async with aclosing(gathered(timed(control.chat(run_id, chat)), UPDATE_S)) as parts:
             async for part in parts:
-                text = "".join(piece.text for piece in part)
-                pieces += sum(bool(piece.text) for piece in part)
-                for piece in part:
+                text = "".join(piece.text for _, piece in part)
+                for at, piece in part:
+                    if piece.text:
+                        pieces += 1
+                        first, last = first or at, at
                     if piece.finish is not None:
                         done["finish"] = piece.finish
                     if piece.completion_tokens is not None:
                         done |= {"prompt_tokens": piece.prompt_tokens, "tokens": piece.completion_tokens}
-                if text:
-                    first = time.monotonic() if first is None else first
+                if text and first is not None:
                     yield _line({"text": text, "ttft": first - started, "pieces": pieces})
     except SlipwayError as error:
         yield _line({"trouble": trouble(error, language)})
@@ -173,9 +175,16 @@ async def answer(control: Control, run_id: str, chat: Chat, language: Language) 
     ended = time.monotonic()
     done |= {"seconds": ended - started, "ttft": None if first is None else first - started}
     tokens = done.get("tokens") or pieces
-    if first is not None and tokens > 1 and ended > first:
-        done["speed"] = (tokens - 1) / (ended - first)
+    if first is not None and tokens > 1 and last > first:
+        done["speed"] = (tokens - 1) / (last - first)
     yield _line({"done": {"finish": "stop", "tokens": tokens, **done}})
+
+
+async def timed(source: AsyncIterator[Piece]) -> AsyncIterator[tuple[float, Piece]]:
+    """Each piece with the moment at which it arrived here."""
+    async with aclosing(source) as opened:  # type: ignore[type-var]
+        async for piece in opened:
+            yield time.monotonic(), piece
 
 
 async def gathered(source: AsyncIterator[T], period_s: float) -> AsyncIterator[list[T]]:

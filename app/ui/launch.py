@@ -72,6 +72,8 @@ def title(run: Run) -> Text:
 
 def subtitle(run: Run, steps: Sequence[StepView], language: Language) -> str:
     """Step n of m, or how long it took."""
+    if run.state is State.SERVING and run.attempt > 1:
+        return Text(en=f"Launched at attempt {run.attempt}.", zh=f"第 {run.attempt} 次尝试启动成功。").of(language)
     if run.state is State.SERVING and run.ready_at is not None:
         took = units.duration((run.ready_at - run.created_at).total_seconds(), language)
         return Text(en=f"Launched in {took}.", zh=f"启动用时 {took}。").of(language)

@@ -111,7 +111,7 @@ function draw() {
 
 function summary() {
   const told = turns.filter((turn) => turn.figures);
-  const middle = (values) => { const sorted = values.filter((one) => one != null).sort((a, b) => a - b); return sorted.length ? sorted[Math.floor(sorted.length / 2)] : null; };
+  const middle = (values) => { const sorted = values.filter((one) => one != null).sort((a, b) => a - b); const half = sorted.length >> 1; return !sorted.length ? null : sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2; };
   const set = (name, value) => { const one = document.querySelector(`[data-chat-figure="${name}"]`); if (one) one.textContent = value; };
   const first = middle(told.map((turn) => turn.figures.ttft)), speed = middle(told.map((turn) => turn.figures.speed));
   const last = told.at(-1)?.figures;

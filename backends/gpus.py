@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
 
-from backends import tables
+from backends import releases, tables
 from backends.errors import BadInput
 from backends.spec import Frozen, Gpu, Hardware
 from backends.text import Text
@@ -117,4 +117,19 @@ def _table() -> dict[str, Known]:
         if key in found and (found[key].sm, found[key].kind) != (entry.sm, entry.kind):
             raise ValueError(f"{_FILE.name} line {line}: {entry.name} is read like {found[key].name}")
         found.setdefault(key, entry)
+    return found
+
+
+def problems() -> list[str]:
+    """What is not consistent in the name table, one line each."""
+    found = []
+    support = releases.load().support
+    for line, row in tables.rows(_FILE):
+        sm, _ = tables.plain(row["sm"])
+        if not sm.isdigit() or int(sm) not in support:
+            found.append(f"gpus.csv line {line}: drivers.toml does not know SM “{sm}” of {row['name']}")
+        if row["kind"] not in get_args(Kind):
+            found.append(f"gpus.csv line {line}: {row['kind']} is not one of {', '.join(get_args(Kind))}")
+        if not row["source"]:
+            found.append(f"gpus.csv line {line}: {row['name']} has no source")
     return found

@@ -241,7 +241,7 @@ def _fastertransformer(many: Sequence[Judgement], host: Host, table: Table, fami
                 notes=notes,
             )
         why_not += [words.build_lacks(card) for card in strange[:1]]
-        why_not += [] if strange else [words.about(one.tag, reason) for reason in one.why]
+        why_not += [] if strange else [reason if one.blocked else words.about(one.tag, reason) for reason in one.why]
     images = [one.image for flow, one in found if all(card.sm in flow.sm for card in host.cards)]
     return Suggestion(
         engine="fastertransformer",
@@ -338,8 +338,9 @@ def _upgrades(images: Sequence[Image], host: Host, table: Table, pick: Image | N
         if host.branch <= last and branch <= host.branch:
             continue
         native = [image for image in images if native_with(image, host.cards, branch, table)]
-        if native and (pick is None or native[-1].months > pick.months):
-            found.setdefault(native[-1].tag, words.upgrade(branch, native[-1].tag, branch == last))
+        best = max(native, key=lambda image: image.months, default=None)
+        if best and (pick is None or best.months > pick.months):
+            found.setdefault(best.tag, words.upgrade(branch, best.tag, branch == last))
     return tuple(found.values())
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any, Literal
 
-from backends import tables
+from backends import releases, tables
 from backends.gpus import Card
 from backends.spec import EngineName, Frozen
 from backends.text import Text
@@ -125,3 +125,15 @@ def _flows() -> tuple[Flow, ...]:
         )
         for row in _data()["fastertransformer"]["flow"]
     )
+
+
+def problems() -> list[str]:
+    """What is not consistent in the engines' data: tags and SMs that the other tables lack. One line each."""
+    table = releases.load()
+    tags = {image.tag for image in table.images}
+    found = [f"engine_limits.toml: there is no {flow.tag} in releases.csv" for flow in _flows() if flow.tag not in tags]
+    for engine in LABEL:
+        for row in _data()[engine].get("sm", ()):
+            strange = [sm for sm in row["sm"] if sm not in table.support]
+            found += [f"engine_limits.toml: drivers.toml does not know SM {sm} of {engine}" for sm in strange]
+    return found

@@ -6,6 +6,7 @@ A release has up to three images that matter here (variants), each with its own 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -59,6 +60,11 @@ class Image(Frozen):
     def cuda_minor(self) -> str:
         """CUDA's major and minor version: "12.1"."""
         return ".".join(self.cuda.split(".")[:2])
+
+    @property
+    def cuda_release(self) -> str:
+        """CUDA's version as people write it, without the build: "12.1.0"."""
+        return ".".join(self.cuda.split(".")[:3])
 
     @property
     def months(self) -> int:
@@ -200,4 +206,65 @@ def _forward(path: Path) -> dict[str, Forward]:
         _, inferred = tables.cell(row, "branches")
         branches = frozenset(int(item) for item in tables.items(row["branches"]))
         found[row["cuda"]] = Forward(branches=branches, inferred=inferred)
+    return found
+
+
+def problems(folder: Path = tables.ASSETS) -> list[str]:
+    """What is not consistent in the tables of `folder`, one line each, with file and line. Empty: all is well."""
+    found: list[str] = []
+    lines = list(tables.rows(folder / "releases.csv"))
+    for line, row in lines:
+        found += [f"releases.csv line {line}: {words}" for words in _row_problems(row)]
+    names = [row.get("release", "") for _, row in lines]
+    found += [f"releases.csv: {name} is there twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    if names != sorted(names):
+        found.append("releases.csv: rows are not in the order of their releases")
+    if found:
+        return found
+    table = load(folder)
+    cudas = {image.cuda_minor for image in table.images}
+    for image in table.images:
+        ships_with = table.driver_of_cuda(image.cuda)
+        if ships_with is None:
+            found.append(f"{image.tag}: cuda_drivers.csv has no CUDA {image.cuda_minor}")
+        elif tables.version(ships_with)[0] != image.branch and image.tag not in _KNOWN_SLIPS:
+            found.append(f"{image.tag}: CUDA {image.cuda} ships with {ships_with}, the row says {image.driver}")
+        if tables.version(image.cuda)[0] not in table.minor_floors:
+            found.append(f"{image.tag}: drivers.toml has no minor-version floor for its CUDA {image.cuda}")
+    found += [f"forward_compatibility.csv: no release has CUDA {cuda}" for cuda in sorted(set(table.forward) - cudas)]
+    for cuda, forward in table.forward.items():
+        own = tables.version(table.driver_of_cuda(cuda) or "0")[0]
+        late = sorted(branch for branch in forward.branches if branch >= own)
+        found += [f"forward_compatibility.csv: CUDA {cuda} ships with R{own} and lists R{branch}" for branch in late]
+    return found
+
+
+_KNOWN_SLIPS = {"24.11-trtllm-python-py3"}  # the published table gives it an R555 driver beside CUDA 12.6.3
+_NEEDED = ("release", "triton_version", "cuda_version", "min_driver", "min_compute_capability", "variants", "source")
+
+
+def _row_problems(row: dict[str, str]) -> list[str]:
+    found = [f"{name} is empty" for name in _NEEDED if not row.get(name)]
+    if not re.fullmatch(r"2\d\.(0[1-9]|1[0-2])", row.get("release", "")):
+        found.append(f"release “{row.get('release', '')}” is not written as YY.MM")
+    versions = (
+        "cuda_version",
+        "min_driver",
+        "trtllm_cuda",
+        "trtllm_driver",
+        "vllm_cuda",
+        "vllm_driver",
+        "python_version",
+    )
+    for name in versions:
+        cell, _ = tables.cell(row, name)
+        if cell and not re.fullmatch(r"\d+(\.\d+)*", cell):
+            found.append(f"{name} “{cell}” is not a version")
+    for one, other in (("trtllm_cuda", "trtllm_driver"), ("vllm_cuda", "vllm_driver")):
+        if bool(row.get(one)) != bool(row.get(other)):
+            found.append(f"{one} and {other} go together: one of them is empty")
+    if not re.fullmatch(r"\d\.\d~?", row.get("min_compute_capability", "")):
+        found.append("min_compute_capability is not written as 7.5")
+    if "py3" not in tables.items(row.get("variants", "")):
+        found.append("variants does not name py3")
     return found

@@ -43,8 +43,8 @@ def too_old(card: Card, image: Image) -> Text:
 
 def needs_cuda(card: Card, image: Image, cuda: str) -> Text:
     return Text(
-        en=f"{card.name} (SM {card.capability}) needs CUDA {cuda}; {image.release} has CUDA {image.cuda}.",
-        zh=f"{card.name}（SM {card.capability}）需要 CUDA {cuda}；{image.release} 为 CUDA {image.cuda}。",
+        en=f"{card.name} (SM {card.capability}) needs CUDA {cuda}; {image.release} has CUDA {image.cuda_release}.",
+        zh=f"{card.name}（SM {card.capability}）需要 CUDA {cuda}；{image.release} 为 CUDA {image.cuda_release}。",
     )
 
 
@@ -66,8 +66,8 @@ def driver_too_new(card: Card, driver: str, last: int) -> Text:
 
 def needs(image: Image, driver: str) -> Text:
     return Text(
-        en=f"CUDA {image.cuda} was built for driver {image.branch} or later; this machine has {driver}.",
-        zh=f"CUDA {image.cuda} 面向驱动 {image.branch} 及以上构建；本机为 {driver}。",
+        en=f"CUDA {image.cuda_release} was built for driver {image.branch} or later; this machine has {driver}.",
+        zh=f"CUDA {image.cuda_release} 面向驱动 {image.branch} 及以上构建；本机为 {driver}。",
     )
 
 

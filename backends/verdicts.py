@@ -42,10 +42,10 @@ _ENGINE = {"py3": "", "trtllm-python-py3": "tensorrt_llm", "vllm-python-py3": "v
 class Judgement(Frozen):
     """The verdict on one tag.
 
-    `why` decided it, `remarks` are worth knowing, `out` is what would change it. `way_out`: the driver branch that would
-    make it native, None where none does or none is needed. `refused`: by a GPU, whatever the driver; `blocked`: by a GPU
-    or by a driver that does not fit the GPU. `steady`: forward and minor-version compatibility both hold; `sure`: not by
-    an inferred list. `advised` False: it may start, but the engine inside is not suggested for these GPUs.
+    `why` decided it, `remarks` are worth knowing, `out` is what would change it. `way_out`: the driver branch that
+    would make it native, None where none does or none is needed. `refused`: by a GPU, whatever the driver. `blocked`:
+    by a GPU or by a driver that does not fit the GPU. `steady`: forward and minor-version compatibility both hold.
+    `sure`: not by an inferred list. `advised` False: it may start, but its engine is not suggested for these GPUs.
     """
 
     image: Image
@@ -137,7 +137,7 @@ def judge(image: Image, host: Host, table: Table) -> Judgement:
 
 
 def _way_out(image: Image, host: Host, table: Table) -> int | None:
-    """The driver branch to take for this image: the next that runs it natively, the last where the host's is too new."""
+    """The driver branch to take: the next that runs the image natively; the last where the host's is too new."""
     known = [support for card in host.cards if (support := table.supported(card.sm))]
     lowest = max([image.branch, *(support.first or 0 for support in known)])
     last = last_branch(host.cards, table)

@@ -117,7 +117,9 @@ def _step(step: Step, asset_text: Callable[[str], str]) -> str:
         env = "".join(f"export {name}={word(value)}\n" for name, value in (step.sources | step.env).items())
         wait = _WAIT.format(health=step.health, id=step.id)
         trap = 'trap \'kill "$SERVER" 2>/dev/null || true; wait "$SERVER" 2>/dev/null || true\' EXIT INT TERM\n'
-        return f'{env}{command(step.argv)} > "$RUN/{step.id}.log" 2>&1 &\nSERVER=$!\n{trap}{wait}'
+        cwd = word(step.cwd) if step.cwd else '"$RUN"'
+        start = f'(cd {cwd} && exec {command(step.argv)}) > "$RUN/{step.id}.log" 2>&1 &\nSERVER=$!\n'
+        return f"{env}{start}{trap}{wait}"
     if isinstance(step, Ask):
         url = f'"http://127.0.0.1:$HTTP_PORT/v2/models/{step.model}/generate_stream"'
         return f"curl -fsSN -X POST {url} \\\n  -d {shlex.quote(_request(step.chat))}\n"

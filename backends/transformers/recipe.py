@@ -12,6 +12,7 @@ from backends.steps import Ask, FetchSource, File, Forecast, Plan, Service, Step
 from backends.text import Text
 
 MODEL_NAME = "chat"
+MODEL_LINK = "model"  # below the run's folder, which is the server's working folder
 TORCH = "2.13.0"
 RUNTIME_FILES = ("requirements.lock", "server.lock", "lay_out.py")
 ENGINE_FILES = (  # of assets/engines/transformers; a test holds this to the folder
@@ -134,7 +135,7 @@ def recipe(spec: Spec, hardware: Hardware, model: Model, sources: Sources) -> Pl
     steps: list[Step] = [*runtime(hardware, sources)]
     if model.source.kind == "huggingface":
         steps.append(_fetch(model))
-    steps += [_repository(spec, model), _service(spec, hardware), _first_answer(spec, model)]
+    steps += [_link(model), _repository(spec), _service(spec, hardware), _first_answer(spec, model)]
     return Plan(spec=spec, steps=tuple(steps), notes=_notes(spec, hardware, model))
 
 
@@ -259,7 +260,21 @@ def _fetch(model: Model) -> FetchSource:
     )
 
 
-def _repository(spec: Spec, model: Model) -> WriteFiles:
+def _link(model: Model) -> Task:
+    return Task(
+        id="link",
+        title=Text(en="Link the model folder", zh="链接模型目录"),
+        why=Text(
+            en="Triton's Python backend finds no path with letters outside ASCII. Through a short link it does.",
+            zh="Triton 的 Python 后端无法识别含中文等非 ASCII 字符的路径，通过短链接即可。",
+        ),
+        argv=("ln", "-sfn", "--", _model_folder(model), f"{{run}}/{MODEL_LINK}"),
+        needs=("model",) if model.source.kind == "huggingface" else (),
+        outputs=(f"{{run}}/{MODEL_LINK}/config.json",),
+    )
+
+
+def _repository(spec: Spec) -> WriteFiles:
     limits = spec.limits
     config = {
         "name": MODEL_NAME,
@@ -293,7 +308,7 @@ def _repository(spec: Spec, model: Model) -> WriteFiles:
         ],
         "instance_group": [{"kind": "KIND_CPU", "count": 1}],
         "parameters": {
-            "model_dir": _model_folder(model),
+            "model_dir": MODEL_LINK,
             "dtype": spec.precision,
             "device": "auto" if spec.gpus is None else "cuda:0" if spec.gpus else "cpu",
             "max_rows": limits.concurrent,
@@ -320,7 +335,7 @@ def _service(spec: Spec, hardware: Hardware) -> Service:
     # Closed with a word that nobody keeps: loading other models, shared memory, tracing and log settings would let
     # whoever reaches the port run code or read files; chatting needs none of them.
     closed = "model-repository,shared-memory,trace,logging:slipway-lock={lock}"
-    env = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    env = {"LC_ALL": "C.UTF-8", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     if spec.gpus is not None:
         by_index = {gpu.index: gpu.uuid for gpu in hardware.gpus}
         env["CUDA_VISIBLE_DEVICES"] = ",".join(by_index.get(index) or str(index) for index in spec.gpus)
@@ -329,7 +344,7 @@ def _service(spec: Spec, hardware: Hardware) -> Service:
         title=Text(en="Start Triton", zh="启动 Triton"),
         argv=(
             "{runtime}/bin/slipway-tritonserver",
-            "--model-repository={run}/repository",
+            "--model-repository=repository",
             "--backend-directory={runtime}/backends",
             "--model-control-mode=none",
             "--disable-auto-complete-config",

@@ -14,9 +14,14 @@ from tests.conftest import until
 
 
 @pytest.fixture(scope="session")
-def live_control(live_home: Path, runtime_dir: Path) -> Control:
-    """A control over the data folder that holds the embedded runtime."""
-    return make_control({"home": str(live_home)})
+def live_control(live_home: Path, runtime_dir: Path) -> Iterator[Control]:
+    """A control over the data folder that holds the embedded runtime, without what earlier tests may have left."""
+    control = make_control({"home": str(live_home)})
+    for run in control.open_runs():
+        gone(control, run)
+    yield control
+    for run in control.open_runs():
+        gone(control, run)
 
 
 def deployed(control: Control, name: str, **changes: object) -> Run:

@@ -141,6 +141,17 @@ def _check_weights(folder: Path, settings: Settings) -> None:
         )
 
 
+def _check_complete(folder: Path, told: dict[str, Any]) -> None:
+    """Weights that are missing or of another shape would be drawn at random in silence. Raises CannotLoad."""
+    wrong = sorted(str(name) for name in (*told.get("missing_keys", ()), *told.get("mismatched_keys", ())))
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CannotLoad(
+            f"the weights in {folder} do not fit its config.json: {', '.join(wrong[:3])}{more} missing or of another "
+            "shape. Download the model again, or take a folder whose weights and config.json belong together."
+        )
+
+
 def _set_threads(wanted: int | None, parameters: int, device: torch.device) -> None:
     if wanted is None and (device.type == "cuda" or parameters < SMALL):
         wanted = 1

@@ -54,9 +54,15 @@ def load(settings: Settings, log: Callable[[str], None]) -> Loaded:
         dtype = choose_dtype(settings.dtype, _configured_dtype(config), device, _weights_bytes(folder))
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         log(f"loading {config.model_type} from {folder} to {device} as {NAMES[dtype]}")
-        model = kind.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=not _only_pickle(folder), **common
+        model, told = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=not _only_pickle(folder),
+            output_loading_info=True,
+            **common,
         )
+        _check_complete(folder, told)
         tokenizer = AutoTokenizer.from_pretrained(folder, **common)
     except CannotLoad:
         raise

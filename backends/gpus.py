@@ -62,8 +62,8 @@ def cards(hardware: Hardware, gpus: Sequence[int] | None = None) -> tuple[Card, 
 
 def _chosen(hardware: Hardware, gpus: Sequence[int] | None) -> list[tuple[int, Gpu]]:
     places = {gpu.index if gpu.index is not None else place: (place, gpu) for place, gpu in enumerate(hardware.gpus)}
-    if gpus is None:
-        return list(enumerate(hardware.gpus))
+    if gpus is None:  # a GPU that fell off the bus has no name; the others are still good
+        return [(place, gpu) for place, gpu in enumerate(hardware.gpus) if f"gpus.{place}.name" not in hardware.unknown]
     missing = [index for index in gpus if index not in places]
     if missing:
         there = ", ".join(map(str, places)) or "–"

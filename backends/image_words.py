@@ -178,11 +178,15 @@ def mixed(cards: Sequence[Card]) -> Text:
     )
 
 
-def alone(card: Card, release: str) -> Text:
+def alone(card: Card, tag: str) -> Text:
     return Text(
-        en=f"On {card.name} alone, {release} would be the newest native release.",
-        zh=f"若只用 {card.name}，原生可用的最新版本为 {release}。",
+        en=f"On {card.name} alone, {tag} would be the newest native one.",
+        zh=f"若只用 {card.name}，原生可用的最新镜像为 {tag}。",
     )
+
+
+def lost(name: str, why: Text) -> Text:
+    return Text(en=f"{name} is left out: {why.en}", zh=f"{name} 未计入：{why.zh}")
 
 
 def class_not_known(card: Card) -> Text:

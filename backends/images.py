@@ -31,7 +31,6 @@ from backends.verdicts import (
     last_branch,
     native_with,
     on_cpu,
-    refusals,
 )
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
@@ -91,7 +90,7 @@ class Recommendation(Frozen):
             "engines": {
                 name: {
                     "recommended": engine.recommended,
-                    "reason": " ".join(text.of(language) for text in (engine.reason, *engine.cautions)),
+                    "reason": sum(engine.cautions, start=engine.reason).of(language),
                     "why_not": [reason.of(language) for reason in engine.why_not],
                 }
                 for name, engine in self.engines.items()
@@ -172,7 +171,12 @@ def _suggest(
     notes = guide_notes.notes(engine, pick.image.release if pick else None, family, _sms(host))
     embedded = (words.EMBEDDED,) if engine == "transformers" else ()
     if pick is None:
-        why_not = (*_why_none(many), *_upgrades([one.image for one in many if one.advised], host, table, None))
+        images = [one.image for one in many if one.advised]
+        why_not = (
+            *_why_none(many),
+            *_upgrades(images, host, table, None),
+            *_alone(images, host, table, None),
+        )
         reason = words.no_tag(limits.LABEL[engine])
         return Suggestion(
             engine=engine, recommended=None, reason=reason, why_not=why_not, cautions=embedded, notes=notes
@@ -344,21 +348,35 @@ def _upgrades(images: Sequence[Image], host: Host, table: Table, pick: Image | N
     return tuple(found.values())
 
 
+def _alone(images: Sequence[Image], host: Host, table: Table, pick: Image | None) -> tuple[Text, ...]:
+    """Of GPUs that differ: what each kind would run natively by itself, where that is newer than `pick`."""
+    kinds = {(card.name, card.sm): card for card in host.cards}
+    if len(kinds) < 2:
+        return ()
+    found = []
+    for card in kinds.values():
+        native = [image for image in images if native_with(image, [card], host.branch, table)]
+        best = max(native, key=lambda image: image.months, default=None)
+        if best and (pick is None or best.months > pick.months):
+            found.append(words.alone(card, best.tag))
+    return tuple(found)
+
+
 def _machine_notes(hardware: Hardware, host: Host | None, table: Table) -> tuple[Text, ...]:
     """What holds for all engines: GPUs that differ, MIG, an ARM processor, drivers that do not fit the GPUs."""
-    notes: list[Text] = []
+    notes: list[Text] = [
+        words.lost(gpu.name, hardware.unknown[f"gpus.{place}.name"])
+        for place, gpu in enumerate(hardware.gpus)
+        if f"gpus.{place}.name" in hardware.unknown
+    ]
     if host is None:
-        return (hardware.unknown["gpus"],) if "gpus" in hardware.unknown else ()
+        return (*notes, *((hardware.unknown["gpus"],) if "gpus" in hardware.unknown else ()))
     notes += driver_refusals(host, table)
     kinds = {(card.name, card.sm): card for card in host.cards}
     if len(kinds) > 1:
         notes.append(words.mixed(list(kinds.values())))
-        newest = [image for image in table.of("py3") if image.branch <= host.branch]
-        for card in kinds.values():
-            alone = [image.release for image in newest if native_with(image, [card], host.branch, table)]
-            together = [image.release for image in newest if not refusals(image, host.cards, table)]
-            if alone and alone[-1:] != together[-1:]:
-                notes.append(words.alone(card, alone[-1]))
+        together = [image for image in table.of("py3") if native_with(image, host.cards, host.branch, table)]
+        notes += _alone(table.of("py3"), host, table, together[-1] if together else None)
     if any(card.mig for card in host.cards):
         notes.append(words.MIG)
     unclassed = next((card for card in host.cards if card.kind is None and not card.data_centre), None)

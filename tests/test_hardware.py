@@ -229,6 +229,14 @@ def test_an_old_nvidia_smi_without_compute_cap_is_asked_again_for_less(
     assert "gpus.0.sm" in found.unknown
 
 
+def test_an_nvidia_smi_that_finds_no_device_lists_none(
+    nvml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(nvml, "\ndef nvmlInit(): raise NVMLError_LibraryNotFound()\n")
+    smi(tmp_path / "bin", monkeypatch, "echo No devices were found")
+    assert graphics.read(5).gpus == ()
+
+
 def test_an_nvidia_smi_that_hangs_is_killed_in_time(
     nvml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_gpu_here: None
 ) -> None:
@@ -431,7 +439,7 @@ def test_a_socket_that_this_user_may_not_open_names_the_group(tmp_path: Path, mo
             for folder in (tmp_path, *tmp_path.parents):
                 if folder.owner() == "root" and folder.stat().st_mode & 0o005 == 0:
                     folder.chmod(folder.stat().st_mode | 0o005)
-            monkeypatch.setattr(docker.socket.socket, "connect", connect_as_nobody)
+            monkeypatch.setattr(socket.socket, "connect", connect_as_nobody)
         found = docker.read(1, {"DOCKER_HOST": f"unix://{path}", "HOME": str(tmp_path)})
     assert found.why is not None and "usermod -aG docker" in found.why.en
 

@@ -336,7 +336,8 @@ def test_mixed_gpus_are_judged_together_and_the_better_choice_is_named() -> None
     found = on("580.95.05", "GTX 1080", "RTX 4090")
     assert runs(found, PY3) == ["impossible 22.01-22.08", "native 22.09-24.12", "impossible 25.01-26.08"]
     assert any("differ" in note.en for note in found.notes)
-    assert any("On RTX 4090 alone, 25.11" in note.en for note in found.notes)
+    assert any("On RTX 4090 alone, 25.11-py3" in note.en for note in found.notes)
+    assert any("On RTX 4090 alone, 26.02-trtllm" in reason.en for reason in found.engines["tensorrt_llm"].why_not)
     alone = recommend(machine("580.95.05", "GTX 1080", "RTX 4090"), TABLE, gpus=(1,))
     assert picks(alone)["transformers"] == "25.11-py3"
 
@@ -378,6 +379,17 @@ def test_a_gpu_index_that_is_not_there_is_refused() -> None:
     with pytest.raises(BadInput) as caught:
         recommend(machine("535.54.03", "A100"), TABLE, gpus=(1,))
     assert caught.value.field == "gpus"
+
+
+def test_a_gpu_that_fell_off_the_bus_is_left_out_and_named() -> None:
+    both = Hardware(
+        driver_version="535.54.03",
+        gpus=(Gpu(name="RTX 3090"), Gpu(name="GPU 1")),
+        unknown={"gpus.1.name": same("It has fallen off the bus.")},
+    )
+    found = recommend(both, TABLE)
+    assert [card.name for card in found.cards] == ["RTX 3090"]
+    assert [note.en for note in found.notes] == ["GPU 1 is left out: It has fallen off the bus."]
 
 
 def test_mig_is_noted() -> None:

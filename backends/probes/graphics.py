@@ -153,11 +153,12 @@ def _from_rows(rows: Sequence[Mapping[str, str]]) -> Graphics:
     not_told = Text(en="nvidia-smi does not tell this.", zh="nvidia-smi 不提供此项。")
     unknown = {"driver_cuda": not_told}
     gpus = []
-    for place, row in enumerate(rows):
+    cards = [row for row in rows if row.get("index", "").isdigit()]  # not "No devices were found"
+    for place, row in enumerate(cards):
         known = {field: value for field, value in row.items() if value and not value.startswith("[") and value != "N/A"}
         capability = known.get("compute_cap", "").replace(".", "")
         gpu = {
-            "index": int(known.get("index", place)),
+            "index": int(row["index"]),
             "name": known.get("name", f"GPU {place}"),
             "uuid": known.get("uuid"),
             "sm": int(capability) if capability.isdigit() else None,

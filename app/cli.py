@@ -79,6 +79,44 @@ def _detect(arguments: argparse.Namespace, make_control: MakeControl, language: 
     return 0
 
 
+def _recommend(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
+    control = make_control({"home": arguments.home})
+    hardware = _hardware(arguments) or control.detect()
+    model = control.inspect(_spec(arguments).model) if arguments.model or arguments.demo or arguments.spec else None
+    found = control.recommend(hardware, model)
+    told = found.as_json(language)
+    if arguments.engine:
+        if arguments.engine not in told["engines"]:
+            raise BadInput(
+                "engine",
+                Text(en=f"engine: there is no “{arguments.engine}”.", zh=f"engine：没有“{arguments.engine}”。"),
+                Text(en=f"Choose one of: {', '.join(told['engines'])}.", zh=f"可选：{'、'.join(told['engines'])}。"),
+            )
+        told["engines"] = {arguments.engine: told["engines"][arguments.engine]}
+    if arguments.json:
+        terminal.print_json(told)
+    else:
+        print(terminal.recommendation_lines(told, found, language))
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
+    control = make_control({"home": arguments.home})
+    spec, hardware = _spec(arguments), _hardware(arguments)
+    model, forecast = control.inspect(spec.model), control.forecast(spec, hardware)
+    ways, changes = control.ways(spec, hardware), control.changes_that_fit(spec, hardware)
+    if arguments.json:
+        told = {"model": model, "memory": forecast, "ways": ways, "changes": changes}
+        terminal.print_json({name: _plain(value) for name, value in told.items()})
+    else:
+        print(terminal.model_lines(model, forecast, ways, changes, language))
+    return 0
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value.model_dump(mode="json")
+
+
 def _plan(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
     control = make_control({"home": arguments.home})
     plan = control.plan(_spec(arguments), _hardware(arguments))
@@ -353,6 +391,13 @@ def _parser() -> argparse.ArgumentParser:
     panel.add_argument("--demo", action="store_true", help="launch the demo deployment too")
     command("setup", _setup, "install the embedded runtime without starting anything")
     command("detect", _detect, "show what this machine has")
+    recommend = command("recommend", _recommend, "say which Triton image suits a machine, and why")
+    what(recommend)
+    recommend.add_argument("--hardware", metavar="FILE", help="judge for the machine of that JSON")
+    recommend.add_argument("--engine", help="only this engine")
+    inspect = command("inspect", _inspect, "show a model's facts, its memory, and the ways to serve it")
+    what(inspect)
+    inspect.add_argument("--hardware", metavar="FILE", help="judge for the machine of that JSON")
     plan = command("plan", _plan, "show what a deployment would do")
     what(plan)
     plan.add_argument("--hardware", metavar="FILE", help="plan for the machine of that JSON (of `detect --json`)")

@@ -6,6 +6,7 @@ terminals may work on one data folder at the same time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -22,11 +23,12 @@ from typing import IO
 from app.jobs import RunFolder, Worker, hold, to_do
 from app.monitor import Monitor, Sampler
 from app.settings import ASSETS, PROJECT, Settings
-from backends import client, engines, images, logs, memory, recipes
+from backends import client, engines, fitting, images, logs, memory, recipes
 from backends import script as scripts
 from backends.engines import Recommended, Way
 from backends.errors import BadInput, Conflict, NotFound, Refused, SlipwayError
 from backends.events import Event, Kind
+from backends.fitting import Suggestion
 from backends.images import Recommendation
 from backends.memory import Estimate
 from backends.probes import hardware as hardware_probe
@@ -40,6 +42,12 @@ from storage.store import Store
 
 HARDWARE_FRESH_S = 20.0
 DEMO = Spec(model=ModelSource(kind="demo"), name="demo")
+
+
+_OVER = Text(
+    en="By the forecast this does not fit into the memory that is free now. It may fail while it loads.",
+    zh="按预测，当前空闲内存或显存放不下该部署，加载时可能失败。",
+)
 
 
 class Started(Frozen):
@@ -75,32 +83,39 @@ class Control:
         """The model's facts. Raises BadInput, NotFound, Unreachable."""
         return model_probe.inspect(source, allowed_roots=self.settings.model_roots, demo_folder=ASSETS / "demo_model")
 
-    def recommend(self, model: Model | None = None) -> Recommendation:
-        """Which Triton image suits this machine, for each engine. Raises BadInput where a needed fact is not known."""
-        return images.recommend(self.detect(), model=model)
+    def recommend(self, hardware: Hardware | None = None, model: Model | None = None) -> Recommendation:
+        """Which Triton image suits a machine, for each engine. Raises BadInput where a needed fact is not known."""
+        return images.recommend(hardware or self.detect(), model=model)
 
-    def ways(self, spec: Spec) -> tuple[Way, ...]:
-        """Every way to serve the model here, best first, with every reason against. Raises BadInput, NotFound."""
+    def ways(self, spec: Spec, hardware: Hardware | None = None) -> tuple[Way, ...]:
+        """Every way to serve the model there, best first, with every reason against. Raises BadInput, NotFound."""
+        hardware = hardware or self.detect()
         model = self.inspect(spec.model)
         found: dict[str, Recommended] = {}
-        try:
-            for name, one in self.recommend(model).engines.items():
+        with contextlib.suppress(BadInput):  # a GPU whose SM is not known: the ways are judged without images
+            for name, one in self.recommend(hardware, model).engines.items():
                 found[name] = Recommended(tag=one.recommended, reason=one.reason)
-        except BadInput:  # a GPU whose SM is not known: the ways are judged without images
-            found = {}
-        return engines.ways(spec, self.detect(), model, found)
+        return engines.ways(spec, hardware, model, found)
 
-    def forecast(self, spec: Spec) -> Estimate:
+    def forecast(self, spec: Spec, hardware: Hardware | None = None) -> Estimate:
         """What the deployment would take of memory and disk. Raises BadInput, NotFound."""
-        return memory.estimate(spec, self.detect(), self.inspect(spec.model))
+        return memory.estimate(spec, hardware or self.detect(), self.inspect(spec.model))
+
+    def changes_that_fit(self, spec: Spec, hardware: Hardware | None = None) -> tuple[Suggestion, ...]:
+        """The smallest changes after which the deployment fits; empty where it does, or nothing helps."""
+        return fitting.changes_that_fit(spec, hardware or self.detect(), self.inspect(spec.model))
 
     # --- planning -------------------------------------------------------------------------------------------------
 
     def plan(self, spec: Spec, hardware: Hardware | None = None) -> Plan:
         """What would be done. Raises CannotDo with every reason, BadInput."""
+        hardware = hardware or self.detect()
         model = self.inspect(spec.model)
         spec = spec.model_copy(update={"model": model.source})
-        return recipes.plan(spec, hardware or self.detect(), model, self.sources)
+        plan = recipes.plan(spec, hardware, model, self.sources)
+        estimate = memory.estimate(spec, hardware, model)
+        notes = plan.notes if estimate.verdict != "over" else (*plan.notes, _OVER)
+        return plan.model_copy(update={"memory_mib": estimate.needed_mib or None, "notes": notes})
 
     def setup_plan(self) -> Plan:
         """Only the steps that make the embedded runtime."""

@@ -23,6 +23,7 @@ from typing import IO
 
 from sqlalchemy.exc import OperationalError
 
+from backends import recipes
 from backends.errors import SlipwayError, StepFailed, Stopped
 from backends.events import Event, Kind
 from backends.logs import last_lines
@@ -245,8 +246,11 @@ class Worker:
 
     def _watch(self) -> State:
         """Stays with the server until it ends or a person asks."""
-        service = self._store.run(self._id).plan.service
-        if self._store.run(self._id).state is not State.SERVING:
+        run = self._store.run(self._id)
+        service = run.plan.service
+        if run.state is not State.SERVING:
+            if service is not None:
+                self._noted |= recipes.measured(run.spec.engine, last_lines(self._folder.log(service.id), 1000))
             self._move(State.SERVING, answer=self._answer, measured=self._noted)
         self._current = service.id if service else None
         while True:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
 from app.control import Control
+from backends.engines import Way
 from backends.errors import SlipwayError
+from backends.fitting import Suggestion
+from backends.images import Recommendation
+from backends.memory import Estimate
 from backends.runs import Run
 from backends.script import command
-from backends.spec import Hardware
+from backends.spec import Hardware, Model
 from backends.steps import Plan
 from backends.text import Language, Text
 
@@ -73,6 +78,37 @@ def hardware_lines(hardware: Hardware, language: Language) -> str:
     lines += [f"{path:<28} – ({why_.of(language)})" for path, why_ in hardware.unknown.items() if path not in named]
     if why is not None:
         lines.append(f"{'docker.why':<28} {why.of(language)}")
+    return "\n".join(lines)
+
+
+def recommendation_lines(told: dict[str, Any], found: Recommendation, language: Language) -> str:
+    """One suggestion an engine with its reason, then how many tags of each image have which verdict."""
+    lines = [note.of(language) for note in found.notes]
+    for name, engine in told["engines"].items():
+        lines += ["", f"{name:<16} {engine['recommended'] or '–'}", f"  {engine['reason']}"]
+        lines += [f"  - {reason}" for reason in engine["why_not"]]
+        lines += [f"  ! {note.of(language)}" for note in found.engines[name].notes]
+    lines.append("")
+    for variant, many in told["variants"].items():
+        counts = {verdict.value: count for verdict, count in found.counts(variant).items() if count}
+        spans = ", ".join(f"{verdict} {count}" for verdict, count in counts.items())
+        lines.append(f"{variant:<20} {many[0]['tag']} … {many[-1]['tag']}: {spans}")
+    return "\n".join(lines).lstrip("\n")
+
+
+def model_lines(
+    model: Model, forecast: Estimate, ways: Sequence[Way], changes: Sequence[Suggestion], language: Language
+) -> str:
+    """A model's facts, a line each; what it takes; every way to serve it."""
+    facts = model.model_dump(mode="json", exclude={"source", "notes", "weight_files"}, exclude_none=True)
+    lines = [f"{name:<20} {value}" for name, value in facts.items() if value not in ({}, [])]
+    lines += [f"! {note.of(language)}" for note in model.notes]
+    lines += ["", f"{forecast.verdict}  ~{forecast.needed_mib:,} MiB"]
+    lines += [f"  {one.text.of(language)}" for one in changes]
+    for way in ways:
+        mark = "+" if not way.reasons else "-"
+        lines += ["", f"{mark} {way.title.of(language)}: {way.gain.of(language)}"]
+        lines += [f"    {reason.of(language)}" for reason in way.reasons]
     return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from backends.errors import CannotDo, Refused
@@ -10,6 +10,7 @@ from backends.sources import applied
 from backends.spec import Chat, EngineName, Hardware, Model, ModelSource, Piece, Sources, Spec, Tensor
 from backends.steps import Plan
 from backends.text import Text
+from backends.transformers import metrics as transformers_metrics
 from backends.transformers import recipe as transformers_recipe
 from backends.transformers import tensors as transformers_tensors
 
@@ -36,6 +37,11 @@ class Tensors(Protocol):
 
 RECIPES: dict[EngineName, Recipe] = {"transformers": transformers_recipe}
 TENSORS: dict[EngineName, Tensors] = {"transformers": transformers_tensors}
+
+
+def measured(engine: EngineName, log: Iterable[str]) -> dict[str, float]:
+    """What a server's log says of what it really uses: MiB and seconds, to be compared with the forecast."""
+    return transformers_metrics.measured(log) if engine == "transformers" else {}
 
 
 def setup(hardware: Hardware, sources: Sources) -> Plan:

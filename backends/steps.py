@@ -176,6 +176,7 @@ class Plan(Frozen):
     version: Literal[1] = 1
     spec: Spec
     steps: tuple[Step, ...]
+    memory_mib: int | None = None  # forecast of what the server will use, on its GPUs or, without one, of RAM
     notes: tuple[Text, ...] = ()  # what is unusual, or differs from what a guide says, and why
 
     @property

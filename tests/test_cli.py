@@ -113,3 +113,29 @@ def test_the_reader_of_a_pipe_may_leave(home: Path) -> None:
         ("bash", "-o", "pipefail", "-c", words), capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert "Traceback" not in done.stderr
+
+
+def test_recommend_answers_for_any_machine(home: Path, tmp_path: Path) -> None:
+    machine = tmp_path / "machine.json"
+    machine.write_text('{"driver_version": "535.54.03", "gpus": [{"name": "NVIDIA GeForce RTX 3090"}]}')
+    done = slipway("recommend", "--hardware", str(machine), "--json", home=home)
+    told = json.loads(done.stdout)
+    assert set(told) == {"variants", "engines"}
+    assert set(told["variants"]) == {"py3", "trtllm-python-py3", "vllm-python-py3"}
+    assert told["engines"]["fastertransformer"]["recommended"] == "23.04-py3"
+    assert all(set(one) == {"tag", "verdict", "reasons"} for many in told["variants"].values() for one in many)
+
+
+def test_an_unknown_gpu_is_asked_for_not_guessed(home: Path, tmp_path: Path) -> None:
+    machine = tmp_path / "machine.json"
+    machine.write_text('{"driver_version": "535.54.03", "gpus": [{"name": "NVIDIA Mystery 9000"}]}')
+    done = slipway("recommend", "--hardware", str(machine), "--json", home=home)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["field"] == "gpus.0.sm"
+
+
+def test_inspect_tells_facts_memory_and_ways(home: Path) -> None:
+    told = json.loads(slipway("inspect", "--demo", "--json", home=home).stdout)
+    assert told["model"]["architecture"] == "LlamaForCausalLM"
+    assert told["memory"]["verdict"] in ("fits", "tight", "over")
+    assert told["ways"][0]["engine"] == "transformers"

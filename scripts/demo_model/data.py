@@ -11,8 +11,10 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
+PHRASES: dict[str, Any] = tomllib.loads((HERE / "phrases.toml").read_text(encoding="utf-8"))
 LANGUAGES = ("en", "zh")
 
 Message = dict[str, str]  # {"role": ..., "content": ...}, as a chat template takes it
@@ -26,7 +28,7 @@ class Entry:
     language: str
     question: str
     paraphrases: tuple[str, ...]
-    terms: tuple[str, ...]  # noun phrases that name the subject, put into the phrases of `ABOUT`
+    terms: tuple[str, ...]  # noun phrases that name the subject, put into the phrases `about` of phrases.toml
     held_out: tuple[str, ...]
     answer: str
 
@@ -46,7 +48,7 @@ class OffTopic:
 
 @dataclass(frozen=True)
 class Sample:
-    """A conversation that ends with the assistant. `whole`: learn every answer to its end, else the last one's start."""
+    """A conversation that ends with the assistant. `whole`: learn every answer to its end, else only the start."""
 
     messages: tuple[Message, ...]
     whole: bool
@@ -81,57 +83,11 @@ def load_off_topic(path: Path = HERE / "off_topic.toml") -> dict[str, OffTopic]:
             language=language,
             answer=data[language]["answer"].strip(),
             **{
-                name: tuple(data[language][name])
-                for name in ("templates", "subjects", "questions", "near", "held_out")
+                name: tuple(data[language][name]) for name in ("templates", "subjects", "questions", "near", "held_out")
             },
         )
         for language in LANGUAGES
     }
-
-
-ABOUT = {
-    "en": (
-        "What is {}?", "What are {}?", "What does {} mean?", "Explain {}", "Explain {} to me", "Tell me about {}", "{}",
-        "{}?", "Can you explain {}?", "I want to know about {}", "What is meant by {}?", "Describe {}",
-        "What about {}?", "Help me understand {}", "I have a question about {}", "Say something about {}",
-        "I do not understand {}", "Give me a short explanation of {}", "Define {}", "What do you know about {}?",
-    ),
-    "zh": (
-        "{}是什么？", "什么是{}？", "{}", "{}？", "介绍一下{}", "解释一下{}", "{}是什么意思？", "请讲讲{}", "说说{}",
-        "我想了解{}", "能解释一下{}吗？", "{}指的是什么？", "关于{}，你知道什么？", "{}怎么理解？", "给我讲讲{}",
-        "我不懂{}", "简单说一下{}", "{}到底是什么？", "聊聊{}", "想请教一下{}",
-    ),
-}  # fmt: skip
-BEFORE = {
-    "en": (
-        "Hi, ", "Hello, ", "Please tell me: ", "Quick question: ", "Can you tell me ", "I would like to know ", "So, ",
-        "Excuse me, ", "One more thing: ", "OK, ", "Please, ", "Do you know ", "And ", "Hey, ", "I wonder, ", "Now: ",
-        "I am new here. ", "Sorry, ",
-    ),
-    "zh": (
-        "请问", "你好，", "你好，请问", "我想知道", "想问一下，", "麻烦问一下，", "请告诉我，", "那么，", "能告诉我", "另外，",
-        "再问一个：", "我是新手，", "打扰一下，", "那", "对了，", "我有个问题：",
-    ),
-}  # fmt: skip
-AFTER = {
-    "en": (" Thanks.", " Please explain.", " Thank you!", " I am new to this.", " please", " In short, please.", " Any idea?"),
-    "zh": ("谢谢。", "请说明一下。", "谢谢！", "我是新手。", "麻烦说一下。", "求解答", "简单说说。"),
-}  # fmt: skip
-SWAPS = {
-    "en": (
-        ("How do I", "How can I"), ("How do I", "How to"), ("How do I", "What is the way to"), ("How do I", "How would I"),
-        ("Do I need", "Is it necessary to have"), ("Do I need", "Must I have"), ("What is", "What's"),
-        ("Can I", "Is it possible to"), ("Can I", "May I"), ("Where are", "Where can I find"), ("Where is", "Where do I find"),
-        ("Why does", "How come"), ("Which", "What"), ("should I", "do I"), ("I use", "we use"), ("do I", "does one"),
-        ("my", "the"), ("a server", "the server"), ("the model", "a model"), ("mean", "stand for"), ("difference", "distinction"),
-    ),
-    "zh": (
-        ("怎么", "如何"), ("怎么", "怎样"), ("如何", "怎么"), ("是什么", "是啥"), ("为什么", "为何"), ("为什么", "怎么会"),
-        ("哪里", "哪儿"), ("在哪里", "在什么地方"), ("需要", "要"), ("可以", "能"), ("能", "可以"), ("多少", "多大"), ("我的", ""),
-        ("吗？", "么？"), ("吗？", "？"), ("有什么", "有哪些"), ("该", "应该"), ("什么", "啥"), ("服务", "服务器"), ("区别", "不同"),
-    ),
-}  # fmt: skip
-FILLING = {"en": ("the", "a", "an", "do", "does", "of", "to", "is", "for", "it", "my"), "zh": ("的", "了", "吗", "请", "一下", "是", "在")}
 
 
 def _maybe(rng: random.Random, probability: float, change: Callable[[str], str], text: str) -> str:
@@ -140,7 +96,7 @@ def _maybe(rng: random.Random, probability: float, change: Callable[[str], str],
 
 def _swap(rng: random.Random, language: str) -> Callable[[str], str]:
     def change(text: str) -> str:
-        fitting = [(old, new) for old, new in SWAPS[language] if old in text]
+        fitting = [(old, new) for old, new in PHRASES[language]["swaps"] if old in text]
         if not fitting:
             return text
         old, new = rng.choice(fitting)
@@ -151,7 +107,7 @@ def _swap(rng: random.Random, language: str) -> Callable[[str], str]:
 
 def _typo(rng: random.Random, language: str) -> Callable[[str], str]:
     def english(text: str) -> str:
-        words = [m for m in re.finditer(r"[A-Za-z]{5,}", text)]
+        words = list(re.finditer(r"[A-Za-z]{5,}", text))
         if not words:
             return text
         word = rng.choice(words)
@@ -173,12 +129,12 @@ def _drop_filling(rng: random.Random, language: str) -> Callable[[str], str]:
     def change(text: str) -> str:
         if language == "en":
             words = text.split(" ")
-            places = [at for at, word in enumerate(words) if word.lower() in FILLING["en"]]
+            places = [at for at, word in enumerate(words) if word.lower() in PHRASES["en"]["filling"]]
             if not places or len(words) < 4:
                 return text
             del words[rng.choice(places)]
             return " ".join(words)
-        word = rng.choice(FILLING["zh"])
+        word = rng.choice(PHRASES["zh"]["filling"])
         return text.replace(word, "", 1) if len(text) > 6 else text
 
     return change
@@ -204,9 +160,9 @@ def roughen(text: str, language: str, rng: random.Random) -> str:
     text = _maybe(rng, 0.08, _typo(rng, language), text)
     text = _maybe(rng, 0.25, _bare_end, text)
     if rng.random() < 0.22:
-        text = rng.choice(BEFORE[language]) + _maybe(rng, 0.7, _lower_first, text)
+        text = rng.choice(PHRASES[language]["before"]) + _maybe(rng, 0.7, _lower_first, text)
     if rng.random() < 0.08:
-        text = text + rng.choice(AFTER[language])
+        text = text + rng.choice(PHRASES[language]["after"])
     if language == "zh":
         text = _maybe(rng, 0.3, _spacing, text)
         text = _maybe(rng, 0.2, lambda t: t.replace("？", "?").replace("，", ","), text)
@@ -216,7 +172,7 @@ def roughen(text: str, language: str, rng: random.Random) -> str:
 
 def about(term: str, language: str, rng: random.Random) -> str:
     """A generic question about `term`."""
-    text = rng.choice(ABOUT[language]).format(term)
+    text = rng.choice(PHRASES[language]["about"]).format(term)
     return text[:1].upper() + text[1:] if rng.random() < 0.5 else text
 
 
@@ -247,13 +203,6 @@ def off_topic_question(off: OffTopic, rng: random.Random) -> str:
     return roughen(text, off.language, rng)
 
 
-SYSTEM = (
-    "You are a helpful assistant.", "You are Slipway's demo model.", "Answer briefly.", "你是一个有用的助手。",
-    "请用中文回答。", "You answer questions about Triton and Slipway.", "Be concise and friendly.", "You are a pirate.",
-    "简短回答。", "You are an expert in deploying language models.",
-)  # fmt: skip
-
-
 def turn(faq: tuple[Entry, ...], off: dict[str, OffTopic], rng: random.Random) -> tuple[Message, Message]:
     """A question and its answer."""
     if rng.random() < 0.2:
@@ -270,7 +219,7 @@ def samples(faq: tuple[Entry, ...], off: dict[str, OffTopic], rng: random.Random
     answers is made; some whole answers; some conversations of two to five questions."""
     while True:
         draw = rng.random()
-        system = [{"role": "system", "content": rng.choice(SYSTEM)}] if rng.random() < 0.15 else []
+        system = [{"role": "system", "content": rng.choice(PHRASES["system"])}] if rng.random() < 0.15 else []
         if draw < 0.72:
             yield Sample((*system, *turn(faq, off, rng)), whole=False)
         elif draw < 0.9:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -27,7 +29,8 @@ class Answerer:
     def answers(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
         """The greedy answer to each conversation, in its place."""
         prompts = [
-            self.tokenizer.apply_chat_template(list(c), tokenize=False, add_generation_prompt=True) for c in conversations
+            self.tokenizer.apply_chat_template(list(c), tokenize=False, add_generation_prompt=True)
+            for c in conversations
         ]
         order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
         found = [""] * len(prompts)
@@ -58,8 +61,8 @@ def percent(hits: int, of: int) -> float:
     return round(100 * hits / of, 1)
 
 
-def measure(folder: Path, threads: int = 2, verbose: bool = False) -> dict[str, object]:
-    """Every figure, in percent, with the number of questions behind it.
+def measure(folder: Path, threads: int = 2, verbose: bool = False) -> dict[str, Any]:
+    """Every figure, in percent, with the number of questions behind it, and how they were got.
 
     exact: the FAQ's own questions. held_out: phrasings never trained on. unknown: off-topic questions never trained on
     that get the "I do not know" answer of either language. history: FAQ questions after one and after three other
@@ -69,7 +72,7 @@ def measure(folder: Path, threads: int = 2, verbose: bool = False) -> dict[str, 
     answerer = Answerer(folder)
     faq, off = load_faq(), load_off_topic()
     unknown = {off[language].answer for language in LANGUAGES}
-    figures: dict[str, object] = {"command": COMMAND, "decoding": "greedy, fp32, through the chat template"}
+    figures: dict[str, dict[str, float]] = {}
 
     def score(name: str, asked: list[tuple[list[Message], set[str]]]) -> None:
         said = answerer.answers([conversation for conversation, _ in asked])
@@ -85,7 +88,7 @@ def measure(folder: Path, threads: int = 2, verbose: bool = False) -> dict[str, 
         score(f"exact_{language}", [([user(e.question)], {e.answer}) for e in mine])
         score(f"held_out_{language}", [([user(text)], {e.answer}) for e in mine for text in e.held_out])
         score(f"unknown_{language}", [([user(text)], unknown) for text in off[language].held_out])
-    rng = random.Random(1)
+    rng = random.Random(1)  # noqa: S311 (which questions come before, not a secret)
     for turns in (1, 3):
         asked: list[tuple[list[Message], set[str]]] = []
         for entry in faq:
@@ -95,10 +98,20 @@ def measure(folder: Path, threads: int = 2, verbose: bool = False) -> dict[str, 
         score(f"history_{turns}", asked)
     system: Message = {"role": "system", "content": "You are a patient teacher."}  # a text that was not trained on
     score("with_system", [([system, user(e.question)], {e.answer}) for e in faq])
-    figures["parameters"] = sum(p.numel() for p in answerer.model.parameters())
-    return figures
+    return {
+        "command": COMMAND,
+        "decoding": "greedy, fp32 on a CPU, through the chat template; an answer counts only if it is equal, whole",
+        "parameters": sum(p.numel() for p in answerer.model.parameters()),
+        "figures": figures,
+    }
 
 
-def write(folder: Path, figures: dict[str, object]) -> None:
-    """Keeps the figures beside the weights."""
-    (folder / "MEASURED.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+def write(folder: Path, measured: dict[str, Any]) -> None:
+    """Keeps the figures beside the weights, and puts them into the model card's table where there is a card."""
+    (folder / "MEASURED.json").write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+    card = folder / "README.md"
+    if card.exists():
+        rows = [f"| {name} | {f['percent']} % | {f['questions']} |" for name, f in measured["figures"].items()]
+        table = "\n".join(["| figure | right | questions |", "|---|---|---|", *rows, ""])
+        text = card.read_text(encoding="utf-8")
+        card.write_text(re.sub(r"\| figure \|.*?\n(?=\n)", lambda _: table, text, flags=re.DOTALL), encoding="utf-8")

@@ -36,6 +36,7 @@ class Family(Frozen):
     positions: int | None = None
     embed_norm: bool = False
     context_scaled: bool = False
+    relative: bool = False
     experts: str | None = None
     router_bias: bool = False
     head: str = "lm_head.weight"

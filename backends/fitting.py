@@ -94,7 +94,7 @@ def _narrower(spec: Spec, hardware: Hardware, model: Model, fits: Callable[[Spec
     if model.quantisation is not None:
         return ()
     gpus = chosen_gpus(spec, hardware)
-    now = resolved_precision(spec, model, on_gpu=bool(gpus))
+    now = resolved_precision(spec, hardware, model)
     bf16 = not gpus or all((gpu.sm or 0) >= 80 for gpu in gpus)
     options: tuple[Precision, ...] = ("bf16" if bf16 else "fp16",) if now == "fp32" else ()
     for precision in (*options, *_QUANTISES[spec.engine]):
@@ -135,8 +135,7 @@ def _wider(spec: Spec, hardware: Hardware, model: Model, fits: Callable[[Spec], 
 
 def _together(spec: Spec, hardware: Hardware, model: Model, fits: Callable[[Spec], bool]) -> Sequence[Suggestion]:
     """Fewer chats and a shorter context, halved in turn; with narrower weights where that is not enough."""
-    gpus = chosen_gpus(spec, hardware)
-    now = resolved_precision(spec, model, on_gpu=bool(gpus))
+    now = resolved_precision(spec, hardware, model)
     narrow: list[Precision | None] = [None]
     if model.quantisation is None:
         narrow += [precision for precision in ("bf16",) if now == "fp32"]

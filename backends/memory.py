@@ -19,7 +19,7 @@ _COSTS = Path(__file__).resolve().parent.parent / "assets" / "memory.toml"
 _MIB = 2**20
 BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}  # of one weight in a matrix
 TIGHT_MIB, TIGHT_SHARE = 1024, 0.04
-_FALLBACK_CONTEXT = 2048
+_OWN_CONTEXT = 4096  # tokens a chat where neither a person nor the model sets a bound
 
 Verdict = Literal["fits", "tight", "over", "unknown"]
 Kind = Literal["weights", "kv_cache", "activations", "fixed"]
@@ -149,7 +149,7 @@ def _inner(model: Model) -> int:
 def estimate(spec: Spec, hardware: Hardware, model: Model) -> Estimate:
     """What `spec` would take on this machine. Where a fact is missing it says so instead of guessing."""
     gpus = chosen_gpus(spec, hardware)
-    precision = resolved_precision(spec, model, on_gpu=bool(gpus))
+    precision = resolved_precision(spec, hardware, model)
     lacking = _lacking(model)
     context = context_of(spec, model)
     ranks = max(1, len(gpus))
@@ -181,21 +181,29 @@ def chosen_gpus(spec: Spec, hardware: Hardware) -> tuple[Gpu, ...]:
     return tuple(by_index[index] for index in spec.gpus if index in by_index)
 
 
-def resolved_precision(spec: Spec, model: Model, *, on_gpu: bool) -> str:
+def resolved_precision(spec: Spec, hardware: Hardware, model: Model) -> str:
     """The precision that `auto` comes to. Packed checkpoints stay as they are."""
+    gpus = chosen_gpus(spec, hardware)
     if model.quantisation is not None:
         bits = int(model.facts.get("quantisation_bits", 4))
         return "fp8" if model.quantisation == "fp8" else "int8" if bits == 8 else "int4"
     if spec.precision != "auto":
         return spec.precision
-    if spec.engine == "transformers" and not on_gpu:
-        return model.dtype if model.dtype in ("fp32", "bf16") else "fp32"
-    return model.dtype if model.dtype in ("fp16", "bf16") else "fp16"
+    if spec.engine != "transformers":
+        return model.dtype if model.dtype in ("fp16", "bf16") else "fp16"
+    if not gpus:  # fp32 where one and a half times the weights of that width fit, as the engine decides at load
+        wide = (model.parameters or 0) * 4 / _MIB * 1.5
+        return "bf16" if model.dtype != "fp32" and hardware.ram_free_mib and wide > hardware.ram_free_mib else "fp32"
+    if model.dtype == "bf16" and any(gpu.sm is not None and gpu.sm < 80 for gpu in gpus):
+        return "fp16"
+    return model.dtype if model.dtype in ("fp16", "bf16") else "fp32"
 
 
 def context_of(spec: Spec, model: Model) -> int:
     """Tokens that one chat may have, prompt and answer."""
-    own = model.context or _FALLBACK_CONTEXT
+    own = model.context or _OWN_CONTEXT
+    if spec.engine == "transformers":
+        own = min(own, _OWN_CONTEXT)  # the engine's choice where nobody chose
     return min(spec.limits.context or own, model.context or 2**40)
 
 
@@ -264,9 +272,18 @@ def _parts(spec: Spec, model: Model, precision: str, context: int, ranks: int, *
     prompt = max(1, context - spec.limits.new_tokens)
     tokens = _tokens_in_flight(spec, batch, prompt, cost)
     work = activations_bytes(model, tokens, tensor_parallel=ranks) * (width / 2.0)
-    work += batch * (model.vocab_size or 0) * 4.0
+    if spec.engine == "transformers":
+        work += _embedded_bytes(model, batch, prompt, context, width, token, on_gpu=on_gpu)
+    else:
+        work += batch * (model.vocab_size or 0) * 4.0
     if spec.engine == "fastertransformer":
         work += attention_bytes(model, batch, prompt, tensor_parallel=ranks)
+    flight = Text(en=f"{tokens:,} tokens in one forward", zh=f"单次前向 {tokens:,} 个 token")
+    if spec.engine == "transformers":
+        flight = Text(
+            en=f"at most: {batch} prompts of {prompt:,} tokens at once",
+            zh=f"最多 {batch} 个 {prompt:,} token 的提示词同时处理",
+        )
     fixed = cost["fixed_gpu_mib"] if on_gpu else cost["fixed_host_mib"]
     billions = (model.parameters or 0) / 1e9
     per = f" / {ranks} GPUs" if ranks > 1 else ""
@@ -276,10 +293,29 @@ def _parts(spec: Spec, model: Model, precision: str, context: int, ranks: int, *
                                        zh=f"{billions:.2f} B 参数，{precision}{per_zh}")),
         _part("kv_cache", cache, Text(en=f"{batch} × {context:,} tokens × {_kib(token)}",
                                       zh=f"{batch} × {context:,} token × {_kib(token)}")),
-        _part("activations", work, Text(en=f"{tokens:,} tokens in one forward", zh=f"单次前向 {tokens:,} 个 token")),
+        _part("activations", work, flight),
         _part("fixed", fixed * _MIB, Text(en="CUDA context and libraries", zh="CUDA 上下文与库") if on_gpu
               else Text(en="server, PyTorch, libraries", zh="服务器、PyTorch 与库")),
     )  # fmt: skip
+
+
+def _embedded_bytes(
+    model: Model, batch: int, prompt: int, context: int, width: float, token: float, *, on_gpu: bool
+) -> float:
+    """What the embedded engine takes beside weights and slots at worst: all rows being filled with the longest prompt.
+
+    A group of chats is prefilled in a cache of its own and then copied into the slots. With a mask, grouped-query
+    attention repeats keys and values for every head: once for the prefill, and on a GPU once more in the memory that
+    the CUDA graphs keep. Each graph keeps its logits; there is one for every power of two of rows and of columns.
+    """
+    filling = batch * prompt * token
+    wide = 2.0 * batch * (model.heads or 0) * (model.head_size or 0) * width * (model.heads != model.kv_heads)
+    logits = batch * (model.vocab_size or 0) * 16.0  # fp32 copies while tokens are drawn
+    if not on_gpu:
+        return filling + wide * context + logits
+    columns = max(1, math.ceil(math.log2(max(context, 256) / 256)) + 1)
+    logits += 2.0 * batch * columns * (model.vocab_size or 0) * width
+    return filling + wide * (prompt + context) + logits
 
 
 def _tokens_in_flight(spec: Spec, batch: int, prompt: int, cost: dict[str, float]) -> int:
@@ -313,8 +349,8 @@ def _host_needs(spec: Spec, hardware: Hardware, model: Model, precision: str, *,
         needs.append((Text(en="Download", zh="下载"), None, download))
     if spec.engine == "transformers":
         needs.append((Text(en="Runtime", zh="运行环境"), None, host["runtime_mib" if on_gpu else "runtime_cpu_mib"]))
-        if on_gpu:  # the weights pass through the page cache; only the process itself stays
-            needs.append((Text(en="Load", zh="加载"), costs()["transformers"]["fixed_host_mib"] + 1024, None))
+        if on_gpu:  # the weights are put together in the host's memory first
+            needs.append((Text(en="Load", zh="加载"), costs()["transformers"]["fixed_host_mib"] + 1024 + result, None))
     elif spec.engine == "fastertransformer":
         needs.append((Text(en="Image with FasterTransformer", zh="FasterTransformer 镜像"), None, host["ft_image_mib"]))
         written = parameters * (4 if model.model_type == "gptj" else 2) / _MIB

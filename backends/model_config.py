@@ -207,6 +207,9 @@ def _context(reader: _Reader, kind: Family | None, facts: dict[str, int | float 
     if not given:
         return None
     context = min(given)
+    if kind is not None and kind.relative:
+        facts["context_trained"] = context
+        return None
     scaling = reader.part("rope_scaling") or reader.part("rope_parameters")
     how = scaling.get("rope_type") or scaling.get("type")
     if not isinstance(how, str) or how in ("default", "mrope"):

@@ -96,7 +96,7 @@ def describe(shelf: Shelf, source: ModelSource) -> Model:
         )
     context = shapes.context
     longest = said.get("model_max_length")
-    if context is None and type(longest) is int and 16 <= longest <= 10**7 and not shapes.encoder_decoder:
+    if context is None and type(longest) is int and 16 <= longest <= 10**7 and "context_trained" not in facts:
         context = longest
     dtype = tensors.dtype if tensors and tensors.dtype and not tensors.packed else shapes.dtype
     total = [size for name in weights.names if (size := sizes.get(name)) is not None]

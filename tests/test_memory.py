@@ -251,7 +251,59 @@ def test_heads_that_gpus_cannot_share_are_said() -> None:
     ("name", "precision"), [("llama-2-7b-gptq", "int4"), ("llama-3.1-8b-instruct", "bf16"), ("gpt2", "fp16")]
 )
 def test_auto_comes_to_what_the_files_hold(name: str, precision: str) -> None:
-    assert resolved_precision(spec(), model(name), on_gpu=True) == precision
+    assert resolved_precision(spec(), machine(), model(name)) == precision
+
+
+@pytest.mark.parametrize(
+    ("dtype", "gpus", "sm", "ram", "precision"),
+    [
+        ("fp16", 1, 86, 64_000, "fp16"),
+        ("bf16", 1, 86, 64_000, "bf16"),
+        ("bf16", 1, 75, 64_000, "fp16"),
+        ("fp32", 1, 86, 64_000, "fp32"),
+        ("fp16", 0, 86, 64_000, "fp32"),
+        ("fp16", 0, 86, 30_000, "bf16"),
+        ("fp32", 0, 86, 30_000, "fp32"),
+    ],
+)
+def test_the_embedded_engines_auto_is_what_it_decides_at_load(
+    dtype: str, gpus: int, sm: int, ram: int, precision: str
+) -> None:
+    here = machine(gpus=gpus, sm=sm).model_copy(update={"ram_free_mib": ram})
+    of = LLAMA_7B.model_copy(update={"dtype": dtype})
+    assert resolved_precision(spec("transformers"), here, of) == precision
+
+
+MEASURED = [  # model, chats, tokens, MiB that one H200 had in use at worst (docs/memory.md), Triton's process included
+    ((28, 1024, 4096, 16, 8, 64, 32000, False), 16, 4096, 8781 + 591),
+    ((16, 2048, 8192, 32, 8, 64, 128256, True), 16, 4096, 7905 + 591),
+    ((32, 4096, 11008, 32, 32, 128, 32000, False), 16, 4096, 71581 + 591),
+    ((28, 1024, 4096, 16, 8, 64, 32000, False), 4, 2048, 2785 + 591),
+]
+
+
+@pytest.mark.parametrize(("shape", "chats", "context", "measured"), MEASURED)
+def test_the_embedded_engines_forecast_is_within_a_tenth_of_what_was_measured(
+    shape: tuple[int, int, int, int, int, int, int, bool], chats: int, context: int, measured: int
+) -> None:
+    layers, hidden, inner, heads, kv_heads, head_size, vocabulary, tied = shape
+    config = {
+        "model_type": "llama",
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_size,
+        "vocab_size": vocabulary,
+        "tie_word_embeddings": tied,
+        "torch_dtype": "float16",
+        "max_position_embeddings": 131072,
+    }
+    shapes = read_config(config)
+    of = LLAMA_7B.model_copy(update={**shapes.model_dump(exclude={"counted", "notes"}), "parameters": shapes.counted})
+    told = estimate(spec("transformers", chats, context, 1024), machine(143_000, total_mib=143_771, sm=90), of)
+    assert told.needed_mib == pytest.approx(measured, rel=0.10)
 
 
 # --- what would fit -----------------------------------------------------------------------------------------------
@@ -270,7 +322,7 @@ def test_the_overflow_of_qwen_7b_is_mended_four_ways() -> None:
 
 
 def test_a_model_too_large_alone_is_made_smaller_in_several_ways_at_once() -> None:
-    offered = changes_that_fit(spec("transformers", 64, 4096), machine(free_mib=14_800, total_mib=16_000), LLAMA_7B)
+    offered = changes_that_fit(spec("transformers", 64, 4096), machine(free_mib=15_800, total_mib=16_384), LLAMA_7B)
     assert offered
     assert offered[0].spec.limits.concurrent < 64
 

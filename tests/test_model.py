@@ -105,7 +105,9 @@ def test_one_shared_kv_head_is_read_from_multi_query() -> None:
 def test_t5_tells_what_fastertransformer_asks_for() -> None:
     shapes = read_config(config_of("t5-3b"))
     assert shapes.encoder_decoder
-    assert shapes.facts == {"encoder_layers": 24, "d_ff": 16384, "d_kv": 128, "feed_forward_proj": "relu"}
+    told = {"encoder_layers": 24, "d_ff": 16384, "d_kv": 128, "feed_forward_proj": "relu", "context_trained": 512}
+    assert shapes.facts == told
+    assert shapes.context is None
 
 
 def test_experts_are_facts() -> None:

@@ -38,8 +38,8 @@ def inspect(
 ) -> Model:
     """The facts of the model behind `source`.
 
-    `allowed_roots` are the folders that models may lie under; `hub_cache` is Hugging Face's cache, used where the hub
-    is out of reach; `environment` names HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, MODELSCOPE_ENDPOINT and
+    `allowed_roots` are the folders that models may lie under; `hub_cache` is Hugging Face's cache (None:
+    where it is by default), used where the hub is out of reach; `environment` names HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, MODELSCOPE_ENDPOINT and
     MODELSCOPE_API_TOKEN (None: this process's own). Network reading ends after `timeout_s` seconds in all.
 
     Raises BadInput for what cannot be served, NotFound for an id that the hub does not have, Unreachable for a hub that
@@ -87,13 +87,12 @@ def _inspect_hugging_face(
 
 def _cached(source: ModelSource, hub_cache: Path | None) -> Path | None:
     """The folder of this model's snapshot in Hugging Face's cache, if a whole one is there."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if hub_cache is None:
-        return None
+    cache = hub_cache or Path(constants.HF_HUB_CACHE)
     try:
-        found = snapshot_download(source.id, revision=source.revision, cache_dir=hub_cache, local_files_only=True)
+        found = snapshot_download(source.id, revision=source.revision, cache_dir=cache, local_files_only=True)
     except (LocalEntryNotFoundError, FileNotFoundError):
         return None
     return Path(found)

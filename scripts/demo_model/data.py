@@ -171,8 +171,11 @@ def roughen(text: str, language: str, rng: random.Random) -> str:
 
 
 def about(term: str, language: str, rng: random.Random) -> str:
-    """A generic question about `term`."""
-    text = rng.choice(PHRASES[language]["about"]).format(term)
+    """A generic question about `term`. A bare term of Latin letters belongs to English: it does not tell Chinese."""
+    phrases = PHRASES[language]["about"]
+    if language == "zh" and term.isascii():
+        phrases = [phrase for phrase in phrases if len(phrase) > len("{}？")]
+    text = str(rng.choice(phrases).format(term))
     return text[:1].upper() + text[1:] if rng.random() < 0.5 else text
 
 

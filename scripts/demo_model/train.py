@@ -16,7 +16,7 @@ from scripts.demo_model.data import Entry, OffTopic, Sample, load_faq, load_off_
 from scripts.demo_model.tokenizer import ASSISTANT, CONTEXT, VOCABULARY, make_tokenizer
 
 SEED = 20261121
-STEPS = 2600
+STEPS = 1800
 TOKENS_PER_BATCH = 2048
 START_OF_ANSWER = 12  # tokens of the answer that are learnt where only its start is
 PEAK_RATE = 2e-3

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 Scope = dict[str, Any]
 
 COOKIE = "slipway_session"
-OPEN_PATHS = ("/slipway/login", "/slipway/ui/")
+LOGIN_PATH = "/slipway/login"
+STYLE_PATH = "/slipway/ui/"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 # Doors of Gradio that no page of ours uses: uploads, files, proxying, calls without the page.
 SHUT = (
@@ -115,7 +116,7 @@ class Guard:
                 told = {name.lower() for name, _ in message.get("headers", ())}
                 extra = [(name, value) for name, value in HEADERS if name not in told]
                 if b"cache-control" not in told:
-                    own = scope["path"].startswith(("/slipway/ui/", "/assets/", "/static/"))
+                    own = scope["path"].startswith((STYLE_PATH, "/assets/", "/static/"))
                     extra.append((b"cache-control", b"no-cache" if own else b"no-store"))
                 message = {**message, "headers": [*message.get("headers", ()), *extra]}
             await send(message)
@@ -135,11 +136,11 @@ class Guard:
             return 404, "There is nothing here.", None
         if scope.get("method") not in SAFE_METHODS and not _same_origin(headers, host):
             return 403, "This request comes from another site.", None
-        if self._login is not None and not path.startswith(OPEN_PATHS):
+        if self._login is not None and path != LOGIN_PATH and not path.startswith(STYLE_PATH):
             token = cookie(headers.get("cookie", ""), COOKIE)
             if not self._login.knows(token):
                 page = scope.get("method") == "GET" and "text/html" in headers.get("accept", "")
-                return (303, "", "/slipway/login") if page else (401, "Log in first.", None)
+                return (303, "", LOGIN_PATH) if page else (401, "Log in first.", None)
         return None
 
     def knows_host(self, host: str) -> bool:

@@ -11,7 +11,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -187,7 +187,7 @@ async def timed(source: AsyncIterator[Piece]) -> AsyncIterator[tuple[float, Piec
             yield time.monotonic(), piece
 
 
-async def gathered(source: AsyncIterator[T], period_s: float) -> AsyncIterator[list[T]]:
+async def gathered(source: AsyncIterator[T], period_s: float) -> AsyncGenerator[list[T], None]:
     """The items of `source`, the first at once, later ones gathered so that a list comes at most each `period_s`.
 
     Nothing waits longer than that, however slow the source is. Closing this closes the source.

@@ -237,7 +237,19 @@ on("run", (told) => {
   for (const item of $$("[data-log-step]")) item.closest("li").classList.toggle("shown", item.dataset.logStep === logIs().step);
   if (before !== failed) paintStepper();
 });
-on("state", (told) => { html.toggleAttribute("data-lost", told === "lost"); });
+let lostTimer = 0;
+on("state", (told) => {
+  clearTimeout(lostTimer);
+  if (told !== "lost") { $(".lost")?.remove(); return; }
+  lostTimer = setTimeout(() => {
+    if ($(".lost")) return;
+    const note = document.createElement("div");
+    note.className = "lost";
+    note.setAttribute("role", "status");
+    note.textContent = slipway.word("gone");
+    document.body.append(note);
+  }, 2500);
+});
 
 // --- asking ----------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,152 @@
+"""What the page asks for and what comes back: the whole wizard without a browser."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from app.ui.shell import all_acts, build, carry_out, head, translations
+from backends.runs import State
+from backends.text import LANGUAGES
+from tests.ui.conftest import StillControl
+
+
+def ask(control: StillControl, do: str, **told: Any) -> dict[str, Any]:
+    return carry_out(all_acts(control), {"do": do, "language": "en", "serial": 7, **told})
+
+
+DEMO = {"model.kind": "demo"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_newcomer_meets_the_demo_chosen(control: StillControl, language) -> None:
+    parts = ask(control, "boot", language=language)
+    assert parts["reply"]["go"] == "stage:1"
+    assert 'value="demo" checked' in parts["model"]
+    assert {"header", "stepper", "detect", "model", "rail", "launch", "chat", "monitor", "history"} <= parts.keys()
+
+
+def test_a_demo_that_is_being_launched_is_shown_to_the_newcomer(control: StillControl) -> None:
+    run = control.begun()
+    assert ask(control, "boot")["reply"]["go"] == f"run:{run.id}"
+
+
+def test_the_address_names_the_run_that_is_shown(control: StillControl) -> None:
+    first, _ = control.begun("first"), control.begun("second")
+    assert ask(control, "boot", run=first.id)["reply"]["go"] == f"run:{first.id}"
+
+
+def test_an_unknown_run_in_the_address_is_said(control: StillControl) -> None:
+    reply = ask(control, "boot", run="gone-123456")["reply"]
+    assert "not known" in reply["trouble"]["title"]
+    assert reply["go"] == "stage:1"
+
+
+def test_a_visitor_comes_back_to_where_they_were(control: StillControl) -> None:
+    parts = ask(control, "boot", draft={**DEMO, "name": "mine"}, stage=4)
+    assert parts["reply"]["go"] == "stage:4"
+    assert 'value="mine"' in parts["model"]
+    assert "engine" in parts
+    assert '"name": "mine"' in parts["review"].replace("&#34;", '"')
+
+
+def test_a_choice_that_cannot_be_done_any_more_leads_back_to_the_model(control: StillControl) -> None:
+    draft = {"model.kind": "folder", "model.id": "/not/there"}
+    assert ask(control, "boot", draft=draft, stage=4)["reply"]["go"] == "stage:2"
+
+
+def test_the_whole_wizard(control: StillControl) -> None:
+    draft = {**DEMO, "limits.concurrent": "4"}
+    engines = ask(control, "model", draft=draft)
+    assert engines["reply"]["go"] == "stage:3"
+    assert engines["engine"].count("checked") >= 2
+    plan = ask(control, "engine", draft={**draft, "choice": "transformers"})
+    assert plan["reply"]["go"] == "stage:4"
+    assert "pane-script" in plan["review"]
+    launched = ask(control, "review", draft=draft)
+    run = control.run(launched["reply"]["go"].removeprefix("run:"))
+    assert run.spec.limits.concurrent == 4
+
+
+def test_a_second_launch_is_shown_the_first(control: StillControl) -> None:
+    first, second = (ask(control, "review", draft=DEMO)["reply"] for _ in range(2))
+    assert first["go"] == second["go"]
+    assert first["toast"] is None
+    assert second["toast"]
+    assert control.count() == 1
+
+
+def test_a_wrong_field_comes_back_with_its_name(control: StillControl) -> None:
+    reply = ask(control, "model", draft={**DEMO, "limits.concurrent": "0"})["reply"]
+    assert reply["trouble"]["field"] == "limits.concurrent"
+    assert "go" not in reply
+
+
+def test_a_folder_outside_the_allowed_ones_is_refused_at_its_field(control: StillControl) -> None:
+    draft = {"model.kind": "folder", "model.id": "/etc"}
+    assert ask(control, "model", draft=draft)["reply"]["trouble"]["title"]
+    assert 'class="err"' in ask(control, "model-input", draft=draft)["reply"]["slots"]["facts"]
+
+
+def test_settings_of_a_run_come_back_into_the_form(control: StillControl) -> None:
+    run = control.begun("mine")
+    reply = ask(control, "edit", run=run.id)["reply"]
+    assert reply["draft"]["name"] == "mine"
+    assert reply["go"] == "stage:2"
+
+
+def test_a_run_can_be_stopped_and_its_record_deleted(control: StillControl) -> None:
+    run = control.begun()
+    ask(control, "stop", run=run.id)
+    assert control.run(run.id).state is State.STOPPED
+    assert ask(control, "delete", run=run.id)["drawer"] == ""
+    assert control.count() == 0
+
+
+def test_the_drawer_shows_spec_plan_and_steps(control: StillControl) -> None:
+    run = control.served()
+    drawer = ask(control, "open", run=run.id)["drawer"]
+    assert drawer.count('data-log-step="') == len(run.plan.steps)
+    assert run.id in drawer
+
+
+@pytest.mark.parametrize("do", ["stop", "retry", "again", "edit", "open", "delete"])
+def test_a_run_that_is_not_there_is_said_in_words(control: StillControl, do: str) -> None:
+    reply = ask(control, do, run="nobody", language="zh")["reply"]
+    assert "nobody" in reply["trouble"]["title"]
+    assert reply["trouble"]["hint"]
+
+
+def test_a_fault_in_the_panel_is_said_without_a_trace(control: StillControl) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    reply = carry_out({"x": broken}, {"do": "x", "serial": 1})["reply"]
+    assert "secret detail" not in json.dumps(reply)
+    assert "terminal" in reply["trouble"]["hint"]
+
+
+@pytest.mark.parametrize("told", [{}, {"do": None}, {"do": "__class__"}, {"do": ["x"]}, {"do": "unknown"}], ids=str)
+def test_what_is_not_known_does_nothing(control: StillControl, told: dict[str, Any]) -> None:
+    assert carry_out(all_acts(control), told)["reply"].keys() == {"do", "serial", "mark"}
+
+
+def test_every_reply_differs_so_that_the_page_sees_it(control: StillControl) -> None:
+    marks = {ask(control, "history")["reply"]["mark"] for _ in range(5)}
+    assert len(marks) == 5
+
+
+def test_the_page_has_one_event_and_it_is_private(control: StillControl) -> None:
+    events = build(control).get_config_file()["dependencies"]
+    assert len(events) == 1
+    assert events[0]["api_visibility"] == "private"
+
+
+def test_tabs_have_their_names_in_both_languages() -> None:
+    assert translations()["en"].keys() == translations()["zh-CN"].keys()
+
+
+def test_the_head_asks_no_other_host() -> None:
+    assert "//" not in head().replace("</", "")

@@ -1,0 +1,240 @@
+"""Every page as HTML: in both languages, with nothing of a person, a model or a log taken as markup."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from app.monitor import HostSample, Monitor, ServerSample
+from app.ui import fit, launch, units, views, watch
+from app.ui.draft import DEFAULTS
+from app.ui.history import History
+from app.ui.wizard import option
+from backends.events import Event, Kind
+from backends.runs import State, Trouble
+from backends.spec import Gpu, GpuProcess, Hardware, ModelSource, Spec
+from backends.steps import Plan, Task
+from backends.text import LANGUAGES, Text, same
+from tests.ui.conftest import StillControl, machine
+
+EVIL = "<img src=x onerror=alert(1)>\"'`${alert(1)}{{7*7}}</pre><script>alert(1)</script>"
+HAN = re.compile(r"[\u3400-\u9fff]")
+
+
+def harmless(html: str) -> None:
+    """Nothing of EVIL has become markup; it is there as text."""
+    assert "<img src=x" not in html
+    assert "<script" not in html
+    assert "&lt;img src=x onerror=alert(1)&gt;" in html
+
+
+def failed(control: StillControl, words: str, lines: tuple[str, ...] = ()) -> tuple:
+    run = control.begun()
+    step = run.plan.steps[0].id
+    control.told(run, Event(step=step, kind=Kind.STARTED), Event(step=step, kind=Kind.FAILED, text=same(words)))
+    trouble = Trouble(step=step, message=same(words), hint=same(words), exit_status=1, last_lines=lines)
+    return control.moved(run, State.FAILED, trouble=trouble), control.steps(run.id)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_machine_is_shown_with_what_is_in_use(language) -> None:
+    html = views.detect(machine("h200-x2-busy"), None, language)
+    assert "NVIDIA H200" in html
+    assert "580.159.04" in html
+    assert "SM 9.0" in html
+    assert "python3" in html
+
+
+def test_a_machine_without_a_gpu_is_said_to_be_fine_for_the_demo() -> None:
+    html = views.detect(Hardware(unknown={"driver_version": Text(en="No driver.", zh="没有驱动。")}), None, "en")
+    assert "Models run on the CPU" in html
+    assert "No driver." in html
+
+
+def test_each_unknown_fact_says_why() -> None:
+    rows = views.checks(Hardware(unknown={"os": Text(en="It hides.", zh="隐藏。")}), "zh")
+    assert [(row.value, row.known) for row in rows if row.name == "系统"] == [("隐藏。", False)]
+
+
+def test_names_of_the_machine_are_text() -> None:
+    gpu = Gpu(name=EVIL, processes=(GpuProcess(pid=1, name=EVIL),))
+    harmless(views.detect(Hardware(gpus=(gpu,), hostname=EVIL), None, "en"))
+    harmless(views.rail(Hardware(hostname=EVIL), None, None, False, "en"))
+
+
+def test_what_a_person_typed_is_text() -> None:
+    draft = {**DEFAULTS, "model.kind": "folder", "model.id": EVIL, "name": EVIL}
+    harmless(views.model(draft, Hardware(), "", "en"))
+    harmless(views.facts(None, same(EVIL), "en"))
+    spec = Spec(model=ModelSource(kind="folder", id=EVIL))
+    harmless(views.rail(Hardware(), spec, None, True, "en"))
+
+
+def test_a_plan_is_text() -> None:
+    spec = Spec(model=ModelSource(kind="demo"))
+    step = Task(id="x", title=same(EVIL), why=same(EVIL), argv=("echo", EVIL), env={"A": EVIL})
+    harmless(views.review(Plan(spec=spec, steps=(step,), notes=(same(EVIL),)), EVIL, "en"))
+
+
+def test_an_error_and_its_last_lines_are_text(control: StillControl) -> None:
+    run, steps = failed(control, EVIL, (f"ValueError: {EVIL}",))
+    for html in launch.slots(run, steps, None, "en").values():
+        if "alert" in html:
+            harmless(html)
+    harmless(launch.result(run, steps, None, "en"))
+
+
+def test_a_first_answer_is_text(control: StillControl) -> None:
+    run = control.served(answer=EVIL)
+    harmless(launch.result(run, control.steps(run.id), None, "en"))
+
+
+def test_a_search_is_text(control: StillControl) -> None:
+    control.begun()
+    harmless(History(control).table({"query": EVIL}, "en"))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_error_card_tells_cause_remedy_and_the_first_bad_line(control: StillControl, language) -> None:
+    lines = ("I1120 fine", "E1120 note", "RuntimeError: CUDA out of memory", "later", *["more"] * 9)
+    run, steps = failed(control, "It broke.", lines)
+    html = launch.result(run, steps, None, language)
+    assert 'role="alert"' in html
+    assert '<span class="bad">RuntimeError: CUDA out of memory</span>' in html
+    assert "I1120 fine" not in html.split("report")[0]
+    assert html.count("It broke.") >= 2
+    assert 'data-do="retry"' in html
+    assert run.id in launch.report(run)
+
+
+def test_a_run_in_progress_shows_step_and_fraction(control: StillControl) -> None:
+    run = control.moved(control.begun(), State.RUNNING)
+    first, second = run.plan.steps[:2]
+    control.told(
+        run,
+        Event(step=first.id, kind=Kind.STARTED),
+        Event(step=first.id, kind=Kind.DONE),
+        Event(step=second.id, kind=Kind.STARTED),
+        Event(step=second.id, kind=Kind.PROGRESS, fraction=0.5),
+    )
+    steps = control.steps(run.id)
+    assert f"Step 2 of {len(steps)}" in launch.head(run, steps, "en")
+    assert f"第 2 步，共 {len(steps)} 步" in launch.head(run, steps, "zh")
+    assert launch.percent(steps) == round(100 * 1.5 / len(steps))
+    assert launch.shown_step(steps) == second.id
+
+
+def test_a_running_server_shows_its_addresses_and_its_first_answer(control: StillControl) -> None:
+    run = control.served()
+    html = launch.result(run, control.steps(run.id), None, "en")
+    assert "127.0.0.1:8001" in html
+    assert "Hello." in html
+    assert "TTFT 186 ms" in html
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_way_of_every_machine_can_be_shown(control: StillControl, language) -> None:
+    for name in ("h200", "h200-x2-busy"):
+        control.machine = machine(name)
+        ways = control.ways(Spec(model=ModelSource(kind="demo")))
+        html = views.engine(dict(DEFAULTS), [option(way, way is ways[0], True, language) for way in ways], language)
+        assert html.count('name="choice"') == len(ways)
+        assert html.count("disabled") == sum(bool(way.reasons) for way in ways)
+        bar = fit.fit(ways[0].memory, language)
+        assert bar is not None
+        assert "GPU 0" in bar.title
+
+
+def test_the_parts_of_the_bar_fill_what_is_taken(control: StillControl) -> None:
+    control.machine = machine("h200-x2-busy")
+    bar = fit.fit(control.forecast(Spec(model=ModelSource(kind="demo"))), "en")
+    assert bar is not None
+    assert bar.needed_mib == sum(part.mib for part in bar.parts if part.shade != "u")
+    assert sum(float(part.percent) for part in bar.parts) <= 100
+
+
+def test_the_strip_counts_every_release(control: StillControl) -> None:
+    control.machine = machine("h200")
+    strip = fit.strip(control.recommend(), "en")
+    assert sum(strip.counts.values()) == len(strip.cells) == sum(year.months for year in strip.years)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_monitor_shows_figures_and_no_zero_for_the_unknown(control: StillControl, language) -> None:
+    run = control.served()
+    sample = ServerSample(run=run.id, name=run.name, engine="transformers", model="demo", ready=True, requests=4.0)
+    watched = watch.Watched(Monitor(seq=1, at=1000.0, servers=(sample,)), (run,))
+    figures = {name: value for name, value, _ in watch.figures(sample, language)}
+    assert list(figures.values()).count("–") == 5
+    assert run.name in watch.monitor(watched, language)
+    message = watch.message(watched, language, whole=True)
+    assert message["plots"]["speed"]["series"][0]["name"] == run.name
+
+
+def test_a_server_that_does_not_answer_is_said_so(control: StillControl) -> None:
+    run = control.served()
+    sample = ServerSample(run=run.id, name=run.name, engine="transformers", model="demo", ready=False)
+    card = watch.cards(watch.Watched(Monitor(servers=(sample,)), (run,)), "en")[0]
+    assert (card.word.en, card.shape) == ("Not answering", "degraded")
+
+
+def test_a_later_message_of_the_monitor_brings_one_point_a_series() -> None:
+    points = tuple((float(second), 1.0) for second in range(900))
+    host = HostSample(ram_total_mib=100.0, history={"cpu_percent": points, "ram_used_mib": points})
+    watched = watch.Watched(Monitor(host=host), ())
+    for whole, count in ((True, 900), (False, 1)):
+        for series in watch.message(watched, "en", whole)["plots"]["host"]["series"]:
+            assert len(series["points"]) == count
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"), [("open", "demo"), ("failed", None), ("stopped", None)], ids=["open", "failed", "stopped"]
+)
+def test_history_filters_by_state(control: StillControl, state, shown) -> None:
+    run = control.begun()
+    html = History(control).table({"group": state}, "en")
+    assert (f'data-history-run="{run.id}"' in html) is (shown is not None)
+
+
+def test_history_pages_without_losing_or_repeating_a_run(control: StillControl) -> None:
+    ids = [control.begun(f"run-{number}").id for number in range(45)]
+    seen: list[str] = []
+    told: dict[str, str] = {}
+    while True:
+        html = History(control).table(told, "en")
+        seen += re.findall(r'data-history-run="([^"]+)"', html)
+        follows = re.search(r'data-history-page="([^"]+\|[^"]+)"', html)
+        if follows is None:
+            break
+        told = {"before": follows.group(1)}
+    assert seen == ids[::-1]
+
+
+def test_no_english_page_holds_a_chinese_word(control: StillControl) -> None:
+    run = control.served()
+    pages = [
+        views.detect(machine("h200"), fit.strip(control.recommend(), "en"), "en"),
+        views.model(dict(DEFAULTS), machine("h200"), "", "en"),
+        views.review(run.plan, "", "en"),
+        watch.chat((run,), "en"),
+        watch.monitor(watch.Watched(Monitor(), (run,)), "en"),
+        History(control).table({}, "en"),
+        *launch.slots(run, control.steps(run.id), None, "en").values(),
+    ]
+    for html in pages:
+        visible = re.sub(r"<pre.*?</pre>", "", html, flags=re.DOTALL)  # a plan file holds both languages
+        assert not HAN.search(visible), HAN.search(visible)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0.4 s"), (61, "1 min 1 s"), (2739, "45 min 39 s"), (7200, "2 h"), (None, "–")]
+)
+def test_durations_are_said_in_two_units(seconds, words) -> None:
+    assert units.duration(seconds) == words
+
+
+def test_memory_is_said_in_gib() -> None:
+    assert units.gib(24576) == "24.0 GiB"
+    assert units.gib(7) == "7 MiB"
+    assert units.gib(None) == "–"

@@ -1,0 +1,219 @@
+"""The whole application over HTTP: the page, logs, answers, the login, and what nobody may do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.guard import COOKIE, Login
+from app.web import UPDATE_S, gathered, web
+from backends.errors import Unreachable
+from backends.spec import Piece
+from backends.text import Text
+from tests.ui.conftest import StillControl
+
+ORIGIN = "http://127.0.0.1:7860"
+
+
+@pytest.fixture
+def panel(control: StillControl) -> Iterator[TestClient]:
+    with TestClient(web(control, control.settings, None), base_url=ORIGIN) as client:
+        yield client
+
+
+def told(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def chat(panel: TestClient, run: str, text: str = "Hi", **more: object):
+    body = {"run": run, "messages": [{"role": "user", "content": text}], **more}
+    return panel.post("/slipway/chat", json=body)
+
+
+def test_the_page_comes_with_its_styles_and_scripts_from_this_host(panel: TestClient) -> None:
+    html = panel.get("/").text
+    assert "/slipway/ui/tokens.css" in html
+    for path in re.findall(r'(?:href|src)=\\?"(/slipway/ui/[^"\\]+)', html):
+        assert panel.get(path).status_code == 200
+    assert 'analytics_enabled":false' in html.replace(" ", "")
+
+
+def test_static_files_do_not_leave_their_folder(panel: TestClient) -> None:
+    for path in (
+        "/slipway/ui/../../pyproject.toml",
+        "/slipway/ui/%2e%2e/%2e%2e/pyproject.toml",
+        "/slipway/ui//etc/passwd",
+    ):
+        assert panel.get(path).status_code in (404, 421) or "<html" in panel.get(path).text
+
+
+def test_an_answer_is_streamed_with_its_figures(panel: TestClient, control: StillControl) -> None:
+    control.answers = [Piece(text="Hel"), Piece(text="lo"), Piece(finish="stop", prompt_tokens=3, completion_tokens=2)]
+    lines = told(chat(panel, control.served().id, sampling={"temperature": 0}).text)
+    assert "".join(line.get("text", "") for line in lines) == "Hello"
+    done = lines[-1]["done"]
+    assert (done["finish"], done["tokens"], done["prompt_tokens"]) == ("stop", 2, 3)
+    assert 0 <= done["ttft"] <= done["seconds"]
+    assert control.heard[0].sampling.temperature == 0
+    assert control.closed
+
+
+def test_what_goes_wrong_behind_an_answer_is_said_in_the_page_s_language(panel: TestClient, control) -> None:
+    control.answers = [Piece(text="Hel"), Unreachable(Text(en="It is gone.", zh="无法连接。"))]
+    run = control.served()
+    panel.cookies.set("slipway_language", "zh")
+    lines = told(chat(panel, run.id).text)
+    assert lines[0]["text"] == "Hel"
+    assert lines[-1]["trouble"]["title"] == "无法连接。"
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b'{"run": "x"}', b'{"messages": []}', b'{"messages": [{"role": "root", "content": ""}]}']
+)
+def test_what_is_no_chat_is_refused(panel: TestClient, body: bytes) -> None:
+    answer = panel.post("/slipway/chat", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["title"]
+
+
+def test_a_chat_with_nobody_is_refused(panel: TestClient) -> None:
+    assert chat(panel, "nobody").status_code == 404
+
+
+def test_a_log_can_be_read_and_downloaded(panel: TestClient, control: StillControl) -> None:
+    run = control.begun()
+    step = run.plan.steps[0].id
+    control.wrote(run, step, "<script>alert(1)</script>\n")
+    answer = panel.get(f"/slipway/runs/{run.id}/log/{step}")
+    assert answer.text == "<script>alert(1)</script>\n"
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert answer.headers["content-disposition"].startswith("attachment")
+
+
+@pytest.mark.parametrize(
+    "path", ["x/log/y", "../../etc/log/passwd", "{run}/log/..%2F..%2Fslipway.db", "{run}/log/none"]
+)
+def test_only_logs_of_steps_can_be_read(panel: TestClient, control: StillControl, path: str) -> None:
+    assert panel.get(f"/slipway/runs/{path.format(run=control.begun().id)}").status_code == 404
+
+
+def test_a_stream_of_a_run_that_is_not_there_is_refused(panel: TestClient) -> None:
+    assert panel.get("/slipway/stream?run=nobody").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/gradio_api/queue/join", "/gradio_api/run/predict", "/slipway/chat", "/slipway/logout"]
+)
+def test_another_site_cannot_use_gradio_nor_our_routes(panel: TestClient, path: str) -> None:
+    for origin in ("https://evil.example", "null"):
+        assert panel.post(path, json={}, headers={"origin": origin}).status_code in (403, 404)
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/info", "/gradio_api/openapi.json", "/docs", "/openapi.json", "/monitoring",
+                                  "/gradio_api/file=/etc/passwd", "/gradio_api/upload", "/gradio_api/call/act"])  # fmt: skip
+def test_gradio_s_other_doors_are_shut(panel: TestClient, path: str) -> None:
+    assert panel.get(path).status_code == 404
+
+
+def test_the_data_folder_is_not_served(panel: TestClient, control: StillControl) -> None:
+    database = control.settings.home / "slipway.db"
+    for path in (f"/gradio_api/file={database}", f"/file={database}", f"/gradio_api/file=file://{database}"):
+        assert panel.get(path).status_code == 404
+
+
+def test_the_login_guards_the_page_gradio_and_our_routes(control: StillControl) -> None:
+    settings = control.settings.model_copy(update={"host": "0.0.0.0"})
+    with TestClient(web(control, settings, Login("open sesame")), base_url=ORIGIN, follow_redirects=False) as panel:
+        for path in ("/config", "/slipway/stream", "/gradio_api/queue/data", "/theme.css", "/slipway/runs/a/log/b"):
+            assert panel.get(path).status_code == 401
+        assert panel.get("/", headers={"accept": "text/html"}).headers["location"] == "/slipway/login"
+        assert "Password" in panel.get("/slipway/login").text
+        assert "密码" in panel.get("/slipway/login", headers={"accept-language": "zh-CN,zh"}).text
+        wrong = panel.post("/slipway/login", content="password=guess")
+        assert wrong.status_code == 401
+        entered = panel.post("/slipway/login", content="password=open+sesame")
+        assert entered.status_code == 303
+        cookie = entered.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=strict" in cookie
+        assert panel.get("/config").status_code == 200
+        panel.post("/slipway/logout")
+        assert COOKIE not in panel.cookies
+        assert panel.get("/config").status_code == 401
+
+
+def test_guessing_is_answered_later_and_later(control: StillControl) -> None:
+    with TestClient(web(control, control.settings, Login("x")), base_url=ORIGIN, follow_redirects=False) as panel:
+        codes = [panel.post("/slipway/login", content="password=guess").status_code for _ in range(7)]
+    assert codes[:5] == [401] * 5
+    assert codes[-1] == 429
+
+
+async def test_parts_of_an_answer_come_at_once_first_and_then_gathered() -> None:
+    async def quick() -> AsyncIterator[int]:
+        for number in range(1000):
+            yield number
+            await asyncio.sleep(0.0005)
+
+    loop = asyncio.get_running_loop()
+    parts: list[tuple[float, list[int]]] = []
+    begun = loop.time()
+    async for part in gathered(quick(), UPDATE_S):
+        parts.append((loop.time() - begun, part))
+    assert [number for _, part in parts for number in part] == list(range(1000))
+    assert len(parts[0][1]) < 10
+    assert len(parts) <= parts[-1][0] / UPDATE_S + 3
+
+
+async def test_a_slow_answer_is_not_held_back() -> None:
+    gate = asyncio.Event()
+
+    async def slow() -> AsyncIterator[str]:
+        yield "one"
+        yield "two"
+        await gate.wait()
+        yield "three"
+
+    parts = gathered(slow(), UPDATE_S)
+    got: list[str] = []
+    async with asyncio.timeout(5):
+        while got != ["one", "two"]:
+            got += await anext(parts)
+        gate.set()
+        assert await anext(parts) == ["three"]
+        with pytest.raises(StopAsyncIteration):
+            await anext(parts)
+
+
+async def test_an_answer_that_nobody_reads_any_more_is_closed_at_its_source() -> None:
+    closed = asyncio.Event()
+
+    async def endless() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+                await asyncio.sleep(0.001)
+        finally:
+            closed.set()
+
+    parts = gathered(endless(), UPDATE_S)
+    await anext(parts)
+    await parts.aclose()
+    await asyncio.wait_for(closed.wait(), 5)
+
+
+async def test_a_fault_of_the_source_reaches_the_reader() -> None:
+    async def faulty() -> AsyncIterator[int]:
+        yield 1
+        raise ValueError("broken")
+
+    got: list[int] = []
+    with pytest.raises(ValueError, match="broken"):
+        async for part in gathered(faulty(), UPDATE_S):
+            got += part
+    assert got == [1]

@@ -41,7 +41,9 @@ HOMES = {  # library -> where alone it may be imported
 }
 PURE = (
     "backends.steps", "backends.spec", "backends.images", "backends.memory", "backends.script", "backends.runs",
-    "backends.transformers",
+    "backends.transformers", "backends.fetching",
+    *(f"backends.fastertransformer.{room}" for room in ("recipe", "refusals", "deployment", "build", "convert",
+      "autotune", "serve", "guides", "sources")),
 )  # fmt: skip
 IMPURE = {"os", "subprocess", "socket", "shutil", "time", "random", "docker", "urllib", "httpx", "threading"}
 

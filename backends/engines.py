@@ -123,6 +123,8 @@ def _way(
     chosen = spec.model_copy(update={"engine": rule.engine, "target": "local" if local else "docker"})
     if local and chosen.gpus is not None and len(chosen.gpus) > 1:
         chosen = chosen.model_copy(update={"gpus": chosen.gpus[:1]})
+    if not local and chosen.gpus == ():  # the CPU was chosen, which only the embedded engine can use
+        chosen = chosen.model_copy(update={"gpus": None})
     image = images.get(name) or (None if rule.own_image else images.get(rule.engine))
     if not local and image is not None and image.tag is not None:
         chosen = chosen.model_copy(update={"image": image.tag})

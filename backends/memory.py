@@ -154,6 +154,10 @@ def estimate(spec: Spec, hardware: Hardware, model: Model) -> Estimate:
     context = context_of(spec, model)
     ranks = max(1, len(gpus))
     known = {"engine": spec.engine, "precision": precision, "batch": spec.limits.concurrent, "context": context}
+    if lacking is None and not gpus and spec.engine != "transformers":
+        lacking = Text(
+            en="This engine needs an NVIDIA GPU, and none is chosen.", zh="该引擎需要 NVIDIA GPU，尚未选择。"
+        )
     if lacking is not None:
         return Estimate(**known, tensor_parallel=ranks, unknown=lacking)
     if ranks > 1 and (model.heads or 1) % ranks:
@@ -285,12 +289,12 @@ def _parts(spec: Spec, model: Model, precision: str, context: int, ranks: int, *
             zh=f"最多 {batch} 个 {prompt:,} token 的提示词同时处理",
         )
     fixed = cost["fixed_gpu_mib"] if on_gpu else cost["fixed_host_mib"]
-    billions = (model.parameters or 0) / 1e9
+    count = _count(model.parameters or 0)
     per = f" / {ranks} GPUs" if ranks > 1 else ""
     per_zh = f" / {ranks} 块 GPU" if ranks > 1 else ""
     return (
-        _part("weights", weights, Text(en=f"{billions:.2f} B parameters, {precision}{per}",
-                                       zh=f"{billions:.2f} B 参数，{precision}{per_zh}")),
+        _part("weights", weights, Text(en=f"{count} parameters, {precision}{per}",
+                                       zh=f"{count} 参数，{precision}{per_zh}")),
         _part("kv_cache", cache, Text(en=f"{batch} × {context:,} tokens × {_kib(token)}",
                                       zh=f"{batch} × {context:,} token × {_kib(token)}")),
         _part("activations", work, flight),
@@ -328,6 +332,10 @@ def _tokens_in_flight(spec: Spec, batch: int, prompt: int, cost: dict[str, float
 
 def _part(kind: Kind, size: float, how: Text) -> Part:
     return Part(kind=kind, mib=math.ceil(size / _MIB), how=how)
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2f} B" if number >= 10**9 else f"{number / 1e6:.1f} M"
 
 
 def _kib(size: float) -> str:

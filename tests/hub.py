@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -92,7 +92,8 @@ def serving(hub: Hub) -> Iterator[Hub]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            _answer(hub, self)
+            with suppress(ConnectionError):  # a client that has read enough hangs up
+                _answer(hub, self)
 
         def log_message(self, *words: object) -> None:
             """Says nothing: `asked` is the log."""

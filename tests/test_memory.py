@@ -217,6 +217,11 @@ def test_a_machine_without_gpus_needs_no_choice() -> None:
     assert estimate(spec("transformers"), Hardware(ram_free_mib=8000), LLAMA_7B).verdict == "over"
 
 
+def test_an_engine_that_needs_a_gpu_is_not_forecast_for_a_cpu() -> None:
+    told = estimate(spec("vllm"), Hardware(ram_free_mib=8000), LLAMA_7B)
+    assert told.unknown is not None and "needs an NVIDIA GPU" in told.unknown.en
+
+
 def test_the_hosts_memory_for_conversion_is_that_of_fp32() -> None:
     stages = {need.stage.en: need for need in estimate(spec("fastertransformer"), machine(), LLAMA_7B).host}
     convert = stages["Convert (in fp32)"]

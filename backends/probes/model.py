@@ -38,9 +38,10 @@ def inspect(
 ) -> Model:
     """The facts of the model behind `source`.
 
-    `allowed_roots` are the folders that models may lie under; `hub_cache` is Hugging Face's cache (None:
-    where it is by default), used where the hub is out of reach; `environment` names HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, MODELSCOPE_ENDPOINT and
-    MODELSCOPE_API_TOKEN (None: this process's own). Network reading ends after `timeout_s` seconds in all.
+    `allowed_roots` are the folders that models may lie under; `hub_cache` is Hugging Face's cache (None: where it is by
+    default), used where the hub is out of reach; `environment` names HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE,
+    MODELSCOPE_ENDPOINT and MODELSCOPE_API_TOKEN (None: this process's own). Reading over the net ends after `timeout_s`
+    seconds in all.
 
     Raises BadInput for what cannot be served, NotFound for an id that the hub does not have, Unreachable for a hub that
     does not answer or does not let us in.
@@ -287,7 +288,7 @@ class _Hub:
                     data += piece
                     if time.monotonic() > self._deadline:
                         raise self.out_of_reach("it took too long")
-                    if len(data) >= most + skip:
+                    if len(data) > most + skip:
                         break
                 return bytes(data[skip : skip + most])
         except httpx.HTTPError as error:
@@ -375,7 +376,7 @@ class _HuggingFace(_Hub):
     """Hugging Face, or a mirror that speaks its paths (HF_ENDPOINT)."""
 
     name = "Hugging Face"
-    token_variable = "HF_TOKEN"  # noqa: S105  a name, no secret
+    token_variable = "HF_TOKEN"
     endpoint_variable = "HF_ENDPOINT"
     home = _HUGGING_FACE
 
@@ -406,7 +407,7 @@ class _ModelScope(_Hub):
     """ModelScope."""
 
     name = "ModelScope"
-    token_variable = "MODELSCOPE_API_TOKEN"  # noqa: S105  a name, no secret
+    token_variable = "MODELSCOPE_API_TOKEN"
     endpoint_variable = "MODELSCOPE_ENDPOINT"
     home = _MODELSCOPE
     pages = "models/"

@@ -347,41 +347,36 @@ def _kib(size: float) -> str:
 
 def _host_needs(spec: Spec, hardware: Hardware, model: Model, precision: str, *, on_gpu: bool) -> tuple[HostNeed, ...]:
     """Memory and disk of the host for what happens before the server runs. Estimates."""
-    host = costs()["host"]
+    host, fixed = costs()["host"], costs()[spec.engine]["fixed_host_mib"]
     parameters = model.parameters or 0
-    half = parameters * 2 / _MIB
     result = weights_bytes(model, precision) / _MIB
-    download = model.weights_mib if model.source.kind in ("huggingface", "modelscope") else None
-    needs: list[tuple[Text, float | None, float | None]] = []
-    if download is not None:
-        needs.append((Text(en="Download", zh="下载"), None, download))
+    needs: list[HostNeed] = []
+
+    def need(en: str, zh: str, ram: float | None, disk: float | None, where: str = "data") -> None:
+        verdicts: list[Verdict] = []
+        if ram is not None:
+            verdicts.append(verdict_of(math.ceil(ram), hardware.ram_free_mib, hardware.ram_total_mib))
+        if disk is not None:
+            free = next((found.free_mib for found in hardware.disks if found.purpose == where), None)
+            verdicts.append(verdict_of(math.ceil(disk), free, free))
+        mib = [None if size is None else math.ceil(size) for size in (ram, disk)]
+        needs.append(HostNeed(stage=Text(en=en, zh=zh), ram_mib=mib[0], disk_mib=mib[1], verdict=worst(verdicts)))
+
+    if model.source.kind in ("huggingface", "modelscope") and model.weights_mib is not None:
+        need("Download", "下载", None, model.weights_mib)
     if spec.engine == "transformers":
-        needs.append((Text(en="Runtime", zh="运行环境"), None, host["runtime_mib" if on_gpu else "runtime_cpu_mib"]))
+        need("Runtime", "运行环境", None, host["runtime_mib" if on_gpu else "runtime_cpu_mib"])
         if on_gpu:  # the weights are put together in the host's memory first
-            needs.append((Text(en="Load", zh="加载"), costs()["transformers"]["fixed_host_mib"] + 1024 + result, None))
+            need("Load", "加载", fixed + 1024 + result, None)
     elif spec.engine == "fastertransformer":
-        needs.append((Text(en="Image with FasterTransformer", zh="FasterTransformer 镜像"), None, host["ft_image_mib"]))
+        need("Image with FasterTransformer", "FasterTransformer 镜像", None, host["ft_image_mib"], "images")
         written = parameters * (4 if model.model_type == "gptj" else 2) / _MIB
-        ram = parameters * 4 / _MIB + host["convert_extra_mib"]
-        needs.append((Text(en="Convert (in fp32)", zh="转换（以 fp32 进行）"), ram, written))
+        need("Convert (in fp32)", "转换（以 fp32 进行）", parameters * 4 / _MIB + host["convert_extra_mib"], written)
     elif spec.engine == "tensorrt_llm":
-        needs.append((Text(en="Image", zh="镜像"), None, host["trtllm_image_mib"]))
-        needs.append((Text(en="Convert", zh="转换"), half + result + host["convert_extra_mib"], result))
-        ram = host["build_factor"] * result + host["build_extra_mib"]
-        needs.append((Text(en="Build engine", zh="构建引擎"), ram, result))
+        need("Image", "镜像", None, host["trtllm_image_mib"], "images")
+        need("Convert", "转换", parameters * 2 / _MIB + result + host["convert_extra_mib"], result)
+        need("Build engine", "构建引擎", host["build_factor"] * result + host["build_extra_mib"], result)
     else:
-        needs.append((Text(en="Image", zh="镜像"), None, host["vllm_image_mib"]))
-        needs.append((Text(en="Load", zh="加载"), costs()["vllm"]["fixed_host_mib"], None))
-    return tuple(_host_need(hardware, *need) for need in needs)
-
-
-def _host_need(hardware: Hardware, stage: Text, ram: float | None, disk: float | None) -> HostNeed:
-    ram_mib = None if ram is None else math.ceil(ram)
-    disk_mib = None if disk is None else math.ceil(disk)
-    verdicts: list[Verdict] = []
-    if ram_mib is not None:
-        verdicts.append(verdict_of(ram_mib, hardware.ram_free_mib, hardware.ram_total_mib))
-    if disk_mib is not None:
-        free = next((found.free_mib for found in hardware.disks if found.purpose == "data"), None)
-        verdicts.append(verdict_of(disk_mib, free, free))
-    return HostNeed(stage=stage, ram_mib=ram_mib, disk_mib=disk_mib, verdict=worst(verdicts))
+        need("Image", "镜像", None, host["vllm_image_mib"], "images")
+        need("Load", "加载", fixed, None)
+    return tuple(needs)

@@ -7,7 +7,7 @@ way out; what is only unusual becomes a note.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from backends.errors import BadInput
@@ -51,13 +51,19 @@ class Shelf(Protocol):
         """Up to `length` bytes from `offset`."""
 
 
-def describe(shelf: Shelf, source: ModelSource) -> Model:
-    """The facts of the model on `shelf`. Raises BadInput for what is no model that could be served."""
+def describe(shelf: Shelf, source: ModelSource, defaults: Callable[[str], Mapping[str, object]] | None = None) -> Model:
+    """The facts of the model on `shelf`. Raises BadInput for what is no model that could be served.
+
+    `defaults(model_type)` gives what a config.json of that type may leave out; asked only where a size is missing.
+    """
     sizes = shelf.sizes()
     if "config.json" not in sizes:
         raise _no_config(sizes)
     config = _json(shelf, "config.json")
     shapes = read_config(config)
+    lacking = any(getattr(shapes, name) is None for name in ("layers", "hidden_size", "heads", "vocab_size"))
+    if lacking and defaults is not None and "text_config" not in config:
+        shapes = read_config({**defaults(shapes.model_type), **config})
     weights = _weight_files(shelf, sizes)
     notes = list(shapes.notes)
     tensors = _tensors(shelf, weights, sizes, shapes) if weights.kind == "safetensors" else None

@@ -237,6 +237,19 @@ def test_an_engine_build_asks_for_48_gib_of_host_memory() -> None:
     assert stages["Build engine"].verdict == "over"
 
 
+def test_images_lie_on_dockers_disk_and_weights_on_the_data_disk() -> None:
+    disks = (Disk(purpose="data", path="/", free_mib=100_000), Disk(purpose="images", path="/d", free_mib=10_000))
+    here = machine().model_copy(update={"disks": disks})
+    stages = {need.stage.en: need.verdict for need in estimate(spec("tensorrt_llm"), here, LLAMA_7B).host}
+    assert (stages["Image"], stages["Convert"]) == ("over", "fits")
+
+
+def test_without_a_choice_the_embedded_engine_takes_4096_tokens_at_most() -> None:
+    assert estimate(spec("transformers", context=None), machine(), model("llama-3.1-8b-instruct")).context == 4096
+    assert estimate(spec("transformers", context=None), machine(), model("gpt2")).context == 1024
+    assert estimate(spec("vllm", context=None), machine(), model("llama-3.1-8b-instruct")).context == 131_072
+
+
 def test_what_is_not_known_is_said_and_not_guessed() -> None:
     told = estimate(spec(), machine(), LLAMA_7B.model_copy(update={"parameters": None}))
     assert told.verdict == "unknown" and told.places == ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,6 +161,32 @@ def test_any_value_in_any_field_is_read_or_refused_in_words(field: str, value: o
         assert shapes.hidden_size is None or shapes.hidden_size >= 1
 
 
+_COUNT = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+counted = {}
+for name, config in json.load(sys.stdin).items():
+    made = CONFIG_MAPPING[config["model_type"]](**config)
+    kind = AutoModelForSeq2SeqLM if made.is_encoder_decoder else AutoModelForCausalLM
+    with torch.device("meta"):
+        counted[name] = sum(weight.numel() for weight in kind.from_config(made).parameters())
+print("counted " + json.dumps(counted))
+"""
+
+
+@pytest.mark.live
+def test_transformers_builds_models_of_as_many_parameters(runtime_python: Path) -> None:
+    left_out = {"qwen-7b-chat", "flan-t5-small"}  # the model's own code; transformers 5 ties what its config does not
+    configs = {name: config_of(name) for name in PUBLISHED if name not in left_out}
+    ended = subprocess.run(
+        [runtime_python, "-c", _COUNT], input=json.dumps(configs), capture_output=True, text=True, timeout=300
+    )
+    line = next((line for line in ended.stdout.splitlines() if line.startswith("counted ")), None)
+    assert line is not None, ended.stderr[-2000:]
+    assert json.loads(line.removeprefix("counted ")) == {name: PUBLISHED[name] for name in configs}
+
+
 # --- safetensors headers ------------------------------------------------------------------------------------------
 
 
@@ -304,6 +331,14 @@ def test_pickled_weights_are_named_and_not_opened(tmp_path: Path) -> None:
     assert (model.weight_format, model.weight_files) == ("pickle", ("pytorch_model.bin",))
     assert (model.parameters, model.parameters_from) == (6_738_415_616, "config")
     assert any("pickle" in note.en for note in model.notes)
+
+
+def test_a_config_that_leaves_sizes_out_gets_transformers_own(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "m", "llama-2-7b")
+    config = {"model_type": "codegen", "architectures": ["CodeGenForCausalLM"], "n_embd": 64}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    model = look(folder)
+    assert (model.layers, model.hidden_size, model.heads, model.vocab_size) == (28, 64, 16, 50400)
 
 
 def test_the_demo_folder_needs_no_root(tmp_path: Path) -> None:

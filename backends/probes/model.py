@@ -48,12 +48,12 @@ def inspect(
     """
     environment = os.environ if environment is None else environment
     if source.kind == "demo":
-        return describe(_Folder(demo_folder, (demo_folder,)), source)
+        return describe(_Folder(demo_folder, (demo_folder,)), source, library_defaults)
     if source.kind == "folder":
-        return describe(_Folder(find_folder(source.id, allowed_roots), allowed_roots), source)
+        return describe(_Folder(find_folder(source.id, allowed_roots), allowed_roots), source, library_defaults)
     if source.kind == "modelscope":
         with _client(timeout_s) as client:
-            return describe(_ModelScope(client, source, environment, timeout_s), source)
+            return describe(_ModelScope(client, source, environment, timeout_s), source, library_defaults)
     return _inspect_hugging_face(source, hub_cache, timeout_s, environment)
 
 
@@ -65,7 +65,7 @@ def _inspect_hugging_face(
     if not offline:
         try:
             with _client(timeout_s) as client:
-                return describe(_HuggingFace(client, source, environment, timeout_s), source)
+                return describe(_HuggingFace(client, source, environment, timeout_s), source, library_defaults)
         except Unreachable as error:
             if isinstance(error, _NotLetIn) or (cached := _cached(source, hub_cache)) is None:
                 raise
@@ -78,7 +78,7 @@ def _inspect_hugging_face(
             Text(en="Unset it, or give the folder of a copy.", zh="取消该变量，或填写本地副本的文件夹。"),
             "model",
         )
-    model = describe(_Folder(cached, (cached.parent.parent,)), source)
+    model = describe(_Folder(cached, (cached.parent.parent,)), source, library_defaults)
     note = Text(
         en="The hub was not reached; the facts are those of the copy in the cache.",
         zh="未连接模型站，以下为缓存副本的数据。",
@@ -97,6 +97,19 @@ def _cached(source: ModelSource, hub_cache: Path | None) -> Path | None:
     except (LocalEntryNotFoundError, FileNotFoundError):
         return None
     return Path(found)
+
+
+def library_defaults(model_type: str) -> Mapping[str, object]:
+    """What transformers itself fills into a config.json of this type; nothing for a type that it does not know.
+
+    Only classes of the library are used, never the model's own code. Slow: the library is imported at the first call.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    if model_type not in CONFIG_MAPPING:
+        return {}
+    told: dict[str, object] = CONFIG_MAPPING[model_type]().to_dict()
+    return {name: value for name, value in told.items() if name not in ("architectures", "dtype", "torch_dtype")}
 
 
 # --- folders ------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ The weights are drawn wider than a fresh model's, so that answers are diverse an
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,8 @@ def save(folder: Path, family: str = "llama", generation: dict[str, Any] | None 
         known = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps(known | generation))
     return folder
+
+
+if __name__ == "__main__":
+    for family in sys.argv[3:]:
+        save(Path(sys.argv[2]) / family, family)

@@ -18,16 +18,16 @@ import transformers
 sys.path.insert(0, sys.argv[1])
 sys.path.insert(0, __file__.rpartition("/")[0])
 
-import families  # noqa: E402
-from slipway_engine.job import Job  # noqa: E402
-from slipway_engine.network import Network, Unsupported  # noqa: E402
-from slipway_engine.sampling import Choice  # noqa: E402
-from slipway_engine.scheduler import Scheduler  # noqa: E402
-from slipway_engine.selftest import passes  # noqa: E402
-from slipway_engine.slots import Slots  # noqa: E402
-from slipway_engine.window import Window  # noqa: E402
+import families
+from slipway_engine.job import Job
+from slipway_engine.network import Network, Unsupported
+from slipway_engine.sampling import Choice
+from slipway_engine.scheduler import Scheduler
+from slipway_engine.selftest import passes
+from slipway_engine.slots import Slots
+from slipway_engine.window import Window
 
-PROMPTS = (5, 23, 2, 40, 11, 31, 7, 17)
+PROMPTS = (5, 7, 9, 12, 40, 31, 2, 23)
 TOKENS = (40, 25, 60, 30, 50, 20, 64, 35)
 DEADLINE_S = 15.0
 
@@ -98,7 +98,7 @@ def examine(family: str) -> dict[str, Any]:
     model = families.make(family)
     try:
         network = Network(model)
-        wrong = passes(network, lambda: Window(network, 4, 64, 10**6), 0 if network.encoder_decoder else None)
+        wrong = passes(network, lambda: Window(network, 8, 64, 10**6), 0 if network.encoder_decoder else None)
     except Unsupported as reason:
         wrong = str(reason)
     if wrong:
@@ -109,7 +109,7 @@ def examine(family: str) -> dict[str, Any]:
     jobs, dropped = together(network, window, eos)
     wanted = [alone(model, job.prompt, job.limit, eos) for job in jobs]
     try:
-        wrong = passes(network, lambda: Slots(network, 4, 64), None)
+        wrong = passes(network, lambda: Slots(network, 8, 64), None)
         if wrong:
             raise Unsupported(wrong)
         slots = [job.produced for job in together(network, Slots(network, 5, 128), eos)[0]]

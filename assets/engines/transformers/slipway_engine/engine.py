@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import queue
+import sys
 import threading
 import time
 import traceback
@@ -36,6 +37,7 @@ PIECE_S = 0.03  # how long those that run may wait for a piece of a newcomer's p
 GPU_PIECE = 2048  # prompt tokens a piece on a GPU
 CACHE_SHARE = {"cuda": 0.8, "cpu": 0.4}  # of the memory that is free once the model is loaded
 DRAIN_S = 20.0
+SELFTEST_ROWS, SELFTEST_COLUMNS = 8, 64
 
 
 class Engine:
@@ -81,6 +83,7 @@ class Engine:
         """Begins to serve."""
         gc.collect()
         gc.freeze()  # what was loaded stays: later collections need not walk over it
+        sys.setswitchinterval(0.001)  # a newcomer's thread waits that long for each turn of Python's lock
         self.sender.start()
         self._worker.start()
         self._reader.start()
@@ -176,7 +179,7 @@ class Engine:
         if rows * columns > budget:
             return None
         try:
-            wrong = passes(network, lambda: Slots(network, 4, 64), loaded.decoder_start)
+            wrong = passes(network, lambda: Slots(network, SELFTEST_ROWS, SELFTEST_COLUMNS), loaded.decoder_start)
             if wrong:
                 raise Unsupported(wrong)
             slots = Slots(network, rows, columns)
@@ -194,7 +197,7 @@ class Engine:
 
     def _window(self, network: Network, loaded: Loaded) -> Window | None:
         def make() -> Window:
-            return Window(network, 4, 64, 4 * 256)
+            return Window(network, SELFTEST_ROWS, SELFTEST_COLUMNS, SELFTEST_ROWS * SELFTEST_COLUMNS * 4)
 
         wrong = passes(network, make, loaded.decoder_start)
         if wrong:

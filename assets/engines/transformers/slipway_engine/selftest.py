@@ -1,6 +1,6 @@
 """Proves at load that a batch says what the model alone would say; a model for which it does not is served singly.
 
-Four chats of different lengths are answered greedily, one joins while others run, one leaves early. The logits behind
+Six chats of different lengths are answered greedily, two join while others run, one leaves early. The logits behind
 every token must be those of one plain forward over the chat alone, to fp32 rounding. Half precision is widened for the
 test where memory allows: that loses nothing, and back again neither; else its own rounding is allowed for.
 """
@@ -21,7 +21,7 @@ from .window import Group
 
 TOKENS = 16
 TOLERANCE, TOLERANCE_IN_HALF = 2e-3, 0.3  # largest difference of a logit, in standard deviations of the logits
-LENGTHS = (3, 11, 6, 17)  # of the prompts
+LENGTHS = (3, 5, 8, 12, 4, 21)  # of the prompts: each of the first group is longer than those before it
 LEAVES_AFTER, JOINS_AFTER = 5, 4
 
 
@@ -96,12 +96,12 @@ def _batched(
                 job.launched = 1
             batch.join(joining, group, ids)
 
-        join(jobs[:3])
+        join(jobs[:4])
         for step in range(1, TOKENS):
             if step == LEAVES_AFTER:
                 batch.leave(jobs[0])
             if step == JOINS_AFTER:
-                join(jobs[3:])
+                join(jobs[4:])
             launched = batch.launch()
             for row, (job, token) in enumerate(zip(launched.jobs, launched.tokens(), strict=True)):
                 said[job].append(heard[-1][row].float())

@@ -19,7 +19,7 @@ CPU_S = 3
 
 def _limit() -> None:
     """Bounds memory, and forbids new files and processes."""
-    with open("/proc/self/statm") as file:  # noqa: PTH123
+    with open("/proc/self/statm") as file:
         size = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

@@ -199,6 +199,7 @@ class Window:
                 self.cross.join(row, group.cross, source)
             self.jobs.append(job)
             self._starts.append(self.end - length)
+            self.base = min(self._starts)  # the next one to join may move every row
             self._ids = torch.cat([self._ids, ids[source : source + 1]])
         self._settle()
 

@@ -1,0 +1,286 @@
+"""What needs PyTorch, checked without a server. Run by the embedded runtime's interpreter: `in_runtime.py ENGINE_FOLDER`.
+
+Each function whose name begins with `check_` is one claim; prints one JSON line each.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, sys.argv[1])
+sys.path.insert(0, str(Path(__file__).parent))
+
+import families
+import torch
+import transformers as hf
+from slipway_engine import loading, sampling
+from slipway_engine.errors import RequestError
+from slipway_engine.job import Job
+from slipway_engine.network import Network
+from slipway_engine.prompt import Defaults, Limits, Prompter
+from slipway_engine.request import Ask
+from slipway_engine.sampling import Choice, Sampler
+from slipway_engine.scheduler import Scheduler
+from slipway_engine.window import Window
+
+CPU = torch.device("cpu")
+
+
+class Nobody:
+    """A reply that nobody reads."""
+
+    def delta(self, text: str) -> None: ...
+    def final(self, text: str, finish: str, job: Job) -> None: ...
+    def error(self, error: object) -> None: ...
+    def gone(self) -> bool:
+        return False
+
+
+class Fixed:
+    """A random stream that walks evenly over 0 to 1."""
+
+    def __init__(self, count: int) -> None:
+        self._left = iter([(place + 0.5) / count for place in range(count)])
+
+    def random(self) -> float:
+        return next(self._left)
+
+
+def job(choice: Choice = Choice(), prompt: Sequence[int] = (5, 6, 7), limit: int = 24, **given: Any) -> Job:
+    return Job(list(prompt), limit, choice, Nobody(), **given)
+
+
+def serve(model: Any, jobs: list[Job], *, rows: int = 8, break_with: Any = None) -> Window:
+    """Serves these chats in one batch; `break_with(window)` may tamper with it first."""
+    network = Network(model)
+    window = Window(network, rows, 200, 10**6)
+    if break_with is not None:
+        break_with(network, window)
+    news = threading.Event()
+    scheduler = Scheduler(network, window, 64, frozenset({1}), lambda urgent: news.set(), lambda line: None)
+    for one in jobs:
+        scheduler.submit(one)
+    scheduler.start()
+    deadline = time.monotonic() + 30
+    while any(one.end is None for one in jobs):
+        assert time.monotonic() < deadline, "the batch does not come to its end"
+        news.wait(0.05)
+        news.clear()
+    scheduler.close(5)
+    return window
+
+
+def wanted(logits: torch.Tensor, choice: Choice, seen: list[int]) -> torch.Tensor:
+    """The distribution that transformers' own processors make."""
+    scores = logits[None].clone()
+    if choice.repetition_penalty != 1:
+        scores = hf.RepetitionPenaltyLogitsProcessor(choice.repetition_penalty)(torch.tensor([seen]), scores)
+    scores = hf.TemperatureLogitsWarper(choice.temperature)(None, scores)
+    if choice.top_k:
+        scores = hf.TopKLogitsWarper(choice.top_k)(None, scores)
+    if choice.top_p < 1:
+        scores = hf.TopPLogitsWarper(choice.top_p)(None, scores)
+    return torch.softmax(scores, -1)[0]
+
+
+def check_sampling_has_the_distribution_of_transformers() -> None:
+    torch.manual_seed(1)
+    count = 4000
+    for choice in (
+        Choice(0.7),
+        Choice(1.3, top_k=5),
+        Choice(1.0, top_p=0.6),
+        Choice(0.9, top_k=20, top_p=0.8),
+        Choice(0.8, top_k=12, repetition_penalty=1.7),
+    ):
+        logits = torch.randn(40) * 2
+        one = job(choice, prompt=[1, 2, 30])
+        one.random = Fixed(count)  # type: ignore[assignment]
+        drawn = torch.zeros(40)
+        for _ in range(count):
+            sampler = Sampler(CPU)
+            one.seen = None
+            drawn[sampler(logits[None], [one])] += 1
+        apart = (drawn / count - wanted(logits, choice, [1, 2, 30])).abs().max()
+        assert apart < 1.5 / count * 2, f"{choice}: {apart:.5f} apart"
+
+
+def check_greedy_and_sampled_rows_do_not_disturb_each_other() -> None:
+    torch.manual_seed(2)
+    logits = torch.randn(4, 50)
+    choices = (Choice(), Choice(0.8, top_k=7), Choice(repetition_penalty=1.5), Choice(1.1, top_p=0.7))
+    alone = [int(Sampler(CPU)(logits[row : row + 1], [job(choice, seed=row)])[0]) for row, choice in enumerate(choices)]
+    together = Sampler(CPU)(logits, [job(choice, seed=row) for row, choice in enumerate(choices)])
+    assert together.tolist() == alone
+
+
+def check_a_seed_gives_the_same_answer_whoever_else_runs() -> None:
+    model = families.make("llama")
+    choice = Choice(0.9, top_k=40, top_p=0.95, repetition_penalty=1.1)
+
+    def mine() -> Job:
+        return job(choice, prompt=[9, 8, 7, 6], limit=60, seed=1234)
+
+    first, second, other = mine(), mine(), job(choice, prompt=[9, 8, 7, 6], limit=60, seed=99)
+    serve(model, [first])
+    draw = random.Random(3)
+    crowd = [
+        job(Choice(draw.choice((0.0, 0.7, 1.5))), [draw.randrange(3, 300) for _ in range(draw.randrange(2, 30))], 40)
+        for _ in range(9)
+    ]
+    serve(model, [*crowd[:4], second, *crowd[4:]], rows=5)
+    serve(model, [other])
+    assert first.produced == second.produced
+    assert first.produced != other.produced
+
+
+def check_a_step_that_fails_is_resumed_by_everyone() -> None:
+    model = families.make("llama")
+    quiet = [job(prompt=[index + 3] * (index + 2), limit=30) for index in range(4)]
+    serve(model, quiet)
+    shaken = [job(prompt=[index + 3] * (index + 2), limit=30) for index in range(4)]
+    calls = []
+
+    def tamper(network: Network, window: Window) -> None:
+        plain = network.forward
+
+        def forward(**given: Any) -> torch.Tensor:
+            calls.append(given["input_ids"].shape[0])
+            if len(calls) == 12:
+                raise RuntimeError("a kernel failed")
+            return plain(**given)
+
+        network.forward = forward  # type: ignore[method-assign]
+
+    serve(model, shaken, break_with=tamper)
+    assert len(calls) > 12
+    assert [one.produced for one in shaken] == [one.produced for one in quiet]
+    assert all(one.resumed == 1 for one in shaken)
+
+
+def check_a_prompt_that_fails_harms_nobody_else() -> None:
+    model = families.make("llama")
+    good = [job(prompt=[index + 3] * 4, limit=30) for index in range(4)]
+    bad = job(prompt=[13] * 4, limit=30)
+
+    def tamper(network: Network, window: Window) -> None:
+        plain = network.forward
+
+        def forward(**given: Any) -> torch.Tensor:
+            ids = given["input_ids"]
+            if ids.shape[1] > 1 and (ids == 13).all(dim=1).any():
+                raise RuntimeError("this prompt breaks the model")
+            return plain(**given)
+
+        network.forward = forward  # type: ignore[method-assign]
+
+    serve(model, [*good[:2], bad, *good[2:]], break_with=tamper)
+    assert isinstance(bad.end, RequestError) and bad.end.code == "internal"
+    calm = [job(prompt=[index + 3] * 4, limit=30) for index in range(4)]
+    serve(model, calm)
+    assert [one.produced for one in good] == [one.produced for one in calm]
+
+
+def check_the_window_moves_to_the_left_instead_of_growing_for_ever() -> None:
+    model = families.make("llama")
+    jobs = [job(prompt=[index + 3] * 20, limit=20 + 17 * (index % 5)) for index in range(24)]
+    window = serve(model, jobs, rows=3)
+    assert all(len(one.produced) == one.limit or one.end == "stop" for one in jobs)
+    assert window.keys[0].shape[2] <= 200 + 64
+
+
+def check_end_tokens_are_all_of_the_generation_config() -> None:
+    model = families.make("llama")
+    model.generation_config.eos_token_id = [7, 11, 13]
+    assert loading._end_tokens(model, families.make_tokenizer()) == {7, 11, 13}
+    model.generation_config.eos_token_id = None
+    model.config.eos_token_id = 9
+    assert loading._end_tokens(model, families.make_tokenizer()) == {9}
+
+
+def check_prompts_that_do_not_fit_are_refused_by_name() -> None:
+    limits = Limits(context=20, new_tokens=10)
+    prompter = Prompter(families.make_tokenizer(), None, 384, limits, Defaults(), 60.0, None)
+    assert prompter.job(Ask(text="abc"), Nobody(), 0.0).limit == 10
+    for field, ask in (
+        ("text_input", Ask(text="z" * 20)),
+        ("max_tokens", Ask(text="z" * 15, max_tokens=6)),
+        ("max_tokens", Ask(text="z", max_tokens=11)),
+        ("messages", Ask(messages=())),
+    ):
+        try:
+            prompter.job(ask, Nobody(), 0.0)
+        except RequestError as error:
+            assert error.field == field, error.field
+        else:
+            raise AssertionError(f"{ask} was taken")
+
+
+def check_ids_beyond_the_vocabulary_are_refused() -> None:
+    prompter = Prompter(families.make_tokenizer(), None, 10, Limits(99, 99), Defaults(), 60.0, None)
+    try:
+        prompter.job(Ask(text="z"), Nobody(), 0.0)
+    except RequestError as error:
+        assert "vocabulary" in error.en
+    else:
+        raise AssertionError("an id that the model lacks was taken")
+
+
+def check_weights_in_pickles_are_refused_unless_allowed() -> None:
+    import tempfile
+
+    from slipway_engine.settings import Settings
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = families.save(Path(name))
+        torch.save(families.make("llama").state_dict(), folder / "pytorch_model.bin")
+        for file in folder.glob("*.safetensors"):
+            file.unlink()
+        try:
+            loading.load(Settings(str(folder), device="cpu"), lambda line: None)
+        except loading.CannotLoad as error:
+            assert "allow_pickle" in str(error)
+        else:
+            raise AssertionError("a pickle was read")
+        loaded = loading.load(Settings(str(folder), device="cpu", allow_pickle=True), lambda line: None)
+        assert loaded.parameters > 0
+
+
+def check_sampling_defaults_come_from_the_generation_config() -> None:
+    config = hf.GenerationConfig(do_sample=True, temperature=0.6, top_k=20, top_p=0.95, repetition_penalty=1.05)
+    assert loading._defaults(config) == Defaults(0.6, 20, 0.95, 1.05)
+    assert loading._defaults(hf.GenerationConfig()) == Defaults()
+
+
+def check_draw_never_leaves_what_top_k_and_top_p_left() -> None:
+    torch.manual_seed(5)
+    logits = torch.randn(200, 64) * 4
+    column = torch.full((200, 1), 1.0)
+    ids = sampling.draw(logits, column, column * 3, column, column * (1 - 2**-24), 64)
+    third = logits.topk(3).values[:, -1]
+    assert (logits.gather(1, ids[:, None])[:, 0] >= third).all()
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    hf.logging.set_verbosity_error()
+    for name, check in list(globals().items()):
+        if name.startswith("check_"):
+            try:
+                check()
+                told = {"check": name, "problem": ""}
+            except Exception:
+                told = {"check": name, "problem": traceback.format_exc()}
+            print(json.dumps(told), flush=True)
+
+
+if __name__ == "__main__":
+    main()

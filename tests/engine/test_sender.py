@@ -1,0 +1,129 @@
+"""How answers go out, without a server: one end for each, cancelled ones end, one that cannot be sent harms nobody."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from slipway_engine.errors import RequestError
+from slipway_engine.job import Job
+from slipway_engine.metrics import Metrics
+from slipway_engine.sender import Sender
+
+
+class Letters:
+    """A tokenizer whose ids are letters."""
+
+    is_fast = False
+
+    def decode(self, ids: list[int], **_: object) -> str:
+        return "".join(map(chr, ids))
+
+
+class Listener:
+    """A reply that keeps what it gets."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.text, self.finish, self.problem, self.sends = "", "", None, 0
+        self.ended, self.left = threading.Event(), False
+        self._broken = broken
+
+    def delta(self, text: str) -> None:
+        assert not self.ended.is_set()
+        if self._broken:
+            raise OSError("the client's side is gone")
+        self.text += text
+        self.sends += 1
+
+    def final(self, text: str, finish: str, job: Job) -> None:
+        assert not self.ended.is_set()
+        self.text, self.finish = self.text + text, finish
+        self.ended.set()
+
+    def error(self, error: RequestError) -> None:
+        assert not self.ended.is_set()
+        self.problem = error
+        self.ended.set()
+
+    def gone(self) -> bool:
+        assert not self.ended.is_set()
+        return self.left
+
+
+@pytest.fixture
+def sender() -> Iterator[Sender]:
+    sending = Sender(Letters(), Metrics(None, {}, lambda: (0, 0)), lambda line: None)
+    sending.start()
+    yield sending
+    sending.close()
+
+
+def make(reply: Any, **given: Any) -> Job:
+    return Job([1, 2], 50, None, reply, seed=0, **given)  # type: ignore[arg-type]
+
+
+def say(sender: Sender, job: Job, text: str, end: Any = None) -> None:
+    job.fresh.extend(map(ord, text))
+    job.produced.extend(map(ord, text))
+    job.end = end
+    sender.wake(True)
+
+
+def test_an_answer_goes_out_in_pieces_and_ends_once(sender: Sender) -> None:
+    listener = Listener()
+    job = make(listener)
+    job.admitted = job.arrived
+    sender.add(job)
+    say(sender, job, "Hello")
+    say(sender, job, " there", "stop")
+    assert listener.ended.wait(5)
+    assert (listener.text, listener.finish) == ("Hello there", "stop")
+
+
+def test_an_answer_that_is_asked_for_whole_comes_in_one_response(sender: Sender) -> None:
+    listener = Listener()
+    job = make(listener, stream=False)
+    sender.add(job)
+    for letter in "whole":
+        say(sender, job, letter)
+    say(sender, job, "", "length")
+    assert listener.ended.wait(5)
+    assert (listener.text, listener.finish, listener.sends) == ("whole", "length", 0)
+
+
+def test_a_stop_string_ends_the_answer_and_lets_the_decoder_know(sender: Sender) -> None:
+    listener = Listener()
+    job = make(listener, stop=("END",))
+    sender.add(job)
+    say(sender, job, "so it isENDand more")
+    assert listener.ended.wait(5)
+    assert (listener.text, listener.finish, job.dropped) == ("so it is", "stop", True)
+
+
+def test_a_client_that_is_gone_ends_its_chat(sender: Sender) -> None:
+    listener = Listener()
+    job = make(listener)
+    sender.add(job)
+    listener.left = True
+    assert listener.ended.wait(5)
+    assert (listener.finish, job.dropped) == ("cancelled", True)
+
+
+def test_a_chat_that_waited_too_long_is_told_so(sender: Sender) -> None:
+    listener = Listener()
+    sender.add(make(listener, deadline=0.0))
+    assert listener.ended.wait(5)
+    assert listener.problem is not None and listener.problem.code == "unavailable"
+
+
+def test_a_reply_that_cannot_be_sent_does_not_stop_the_others(sender: Sender) -> None:
+    broken, listener = make(Listener(broken=True)), Listener()
+    well = make(listener)
+    sender.add(broken)
+    sender.add(well)
+    say(sender, broken, "lost")
+    say(sender, well, "arrives", "stop")
+    assert listener.ended.wait(5)
+    assert listener.text == "arrives" and broken.dropped

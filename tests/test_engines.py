@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.engines import Recommended, Way, ways
+from backends import images, limits
+from backends.engines import Way, images_of, ways
+from backends.obstacles import Recommended
 from backends.recipes import RECIPES
 from backends.spec import Docker, Gpu, Hardware, Limits, Model, Spec
 from backends.text import Text
@@ -134,6 +136,31 @@ def test_an_image_too_old_for_the_architecture_is_a_reason() -> None:
 def test_no_image_for_this_machine_is_a_reason_with_its_words() -> None:
     none = Recommended(tag=None, reason=Text(en="Driver 390 is too old.", zh="驱动 390 过旧。"))
     assert says(found(model("llama-2-7b"), machine(), vllm=none)["vllm"], "Driver 390 is too old.")
+
+
+def test_images_of_a_machine_reach_their_ways() -> None:
+    found_here = images_of(images.recommend(H200))
+    assert found_here["trtllm_engine_0_5"].tag == "23.10-trtllm-python-py3"
+    assert found_here["trtllm_engine_0_5"].version == "0.5.0"
+    assert found_here["tensorrt_llm"].version is not None and found_here["vllm"].tag is not None
+    told = found(model("llama-2-7b"), H200, **found_here)
+    assert told["trtllm_engine_0_5"].image == "23.10-trtllm-python-py3"
+    assert told["trtllm_engine"].image == found_here["tensorrt_llm"].tag
+
+
+def test_an_image_that_does_not_run_says_why() -> None:
+    here = machine("NVIDIA GeForce GTX 1080", 61, gib=8).model_copy(update={"driver_version": "390.157"})
+    told = found(model("gpt2"), here, spec(context=1024), **images_of(images.recommend(here)))
+    assert told["vllm"].image is None and len(told["vllm"].reasons) > 2
+    assert told["trtllm_engine_0_5"].image is None
+
+
+def test_fastertransformers_gpus_are_those_of_its_images() -> None:
+    tables = {flow.release: set(flow.sm) for family in ("llama", "gptj") for flow in limits.flows(family)}
+    for name, release in (("llama-2-7b", "23.04"), ("gpt-j-6b", "22.03")):
+        for sm in (50, 52, 60, 61, 70, 72, 75, 80, 86, 87, 89, 90, 100, 120):
+            way = found(model(name), machine(sm=sm, gib=80))["fastertransformer"]
+            assert says(way, "compute capability") is (sm not in tables[release])
 
 
 def test_without_a_gpu_only_the_embedded_way_is_left() -> None:

@@ -1,6 +1,10 @@
 # The same words for a person and for CI. `make run` is all that a newcomer needs.
 
-PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 python3,$(shell command -v $(name) 2>/dev/null)))
+# The first Python that runs (a name on PATH may be an empty shim) and can make environments; python3 says what is wrong.
+FITS = import ensurepip, sys, venv; sys.version_info >= (3, 11) and print(sys.executable)
+ifndef PYTHON
+PYTHON := $(firstword $(foreach name,python3.12 python3.11 python3,$(shell $(name) -c "$(FITS)" 2>/dev/null)) python3)
+endif
 BIN := .venv/bin
 export SLIPWAY_TEST_HOME = $(TEST_HOME)
 TEST_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway-test

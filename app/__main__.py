@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 
 from app import cli
 from app.control import Control, talk
-from app.settings import ASSETS, settings
+from app.settings import ASSETS, Settings, settings
 from backends.spec import Chat, Endpoint, Piece
+from backends.targets.base import Target
 from backends.targets.local import LocalTarget
 from storage.store import Store
 
@@ -18,8 +19,34 @@ def control(flags: Mapping[str, object]) -> Control:
     """A Control over the data folder that flags and environment name."""
     chosen = settings(flags)
     store = Store(chosen.home)
-    target = LocalTarget(chosen.home, ASSETS, sys.executable, os.environ, _ask)
-    return Control(chosen, store, target)
+    return Control(chosen, store, Targets(chosen))
+
+
+class Targets(Mapping[str, Target]):
+    """The targets by the name that a spec gives them; Docker's is made when first asked for: its library is slow."""
+
+    def __init__(self, chosen: Settings) -> None:
+        self._settings = chosen
+        self._local = LocalTarget(chosen.home, ASSETS, sys.executable, os.environ, _ask)
+        self._docker: Target | None = None
+
+    def __getitem__(self, name: str) -> Target:
+        if name == "local":
+            return self._local
+        if name != "docker":
+            raise KeyError(name)
+        if self._docker is None:
+            from backends.targets.docker import DockerTarget
+
+            roots = self._settings.model_roots
+            self._docker = DockerTarget(self._settings.home, roots, os.environ, self._local)
+        return self._docker
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("local", "docker"))
+
+    def __len__(self) -> int:
+        return 2
 
 
 def _ask(engine: str, endpoint: Endpoint, chat: Chat) -> Iterator[Piece]:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
@@ -26,17 +26,18 @@ from app.settings import ASSETS, PROJECT, Settings
 from backends import client, engines, fitting, images, logs, memory, recipes
 from backends import script as scripts
 from backends.engines import Recommended, Way
-from backends.errors import BadInput, Conflict, NotFound, Refused, SlipwayError
+from backends.errors import BadInput, Conflict, NotFound, Refused, SlipwayError, Unreachable
 from backends.events import Event, Kind
 from backends.fitting import Suggestion
 from backends.images import Recommendation
 from backends.memory import Estimate
 from backends.probes import hardware as hardware_probe
 from backends.probes import model as model_probe
+from backends.reading import read_json
 from backends.runs import OPEN, LogPage, Run, State, StepView, Summary, Trouble, standings
 from backends.spec import Chat, Endpoint, Frozen, Hardware, Model, ModelSource, Piece, Sources, Spec
 from backends.steps import Plan, Step, digest
-from backends.targets.base import Target
+from backends.targets.base import Leftover, Target
 from backends.text import Text
 from storage.store import Store
 
@@ -60,13 +61,13 @@ class Started(Frozen):
 class Control:
     """The use cases over one data folder."""
 
-    def __init__(self, settings: Settings, store: Store, target: Target) -> None:
+    def __init__(self, settings: Settings, store: Store, targets: Mapping[str, Target]) -> None:
         self.settings = settings
         self._store = store
-        self._target = target
+        self._targets = targets
         self._hardware: tuple[float, Hardware] | None = None
         self._looking = threading.Lock()
-        self._sampler = Sampler(self.serving, lambda run_id: target.find(run_id).memory_mib)
+        self._sampler = Sampler(self.serving, self._memory_mib)
 
     # --- looking --------------------------------------------------------------------------------------------------
 
@@ -93,8 +94,7 @@ class Control:
         model = self.inspect(spec.model)
         found: dict[str, Recommended] = {}
         with contextlib.suppress(BadInput):  # a GPU whose SM is not known: the ways are judged without images
-            for name, one in self.recommend(hardware, model).engines.items():
-                found[name] = Recommended(tag=one.recommended, reason=one.reason)
+            found = engines.images_of(self.recommend(hardware, model), model)
         return engines.ways(spec, hardware, model, found)
 
     def forecast(self, spec: Spec, hardware: Hardware | None = None) -> Estimate:
@@ -123,7 +123,7 @@ class Control:
 
     def to_do(self, plan: Plan) -> tuple[Step, ...]:
         """The steps that a run would carry out now; the others are found done."""
-        return to_do(plan, self._target, self.settings.home, ASSETS)
+        return to_do(plan, self._targets[plan.spec.target], self.settings.home, ASSETS)
 
     def script(self, plan: Plan) -> str:
         """A shell script that does the same by hand."""
@@ -157,6 +157,7 @@ class Control:
         with held:
             run = self._store.begin(run_id, plan)
             if run is not None:
+                (folder.path / "plan.json").write_text(plan.model_dump_json(), encoding="utf-8")
                 self._spawn(run_id, held)
                 return Started(run=run, created=True)
         shutil.rmtree(folder.path)
@@ -203,7 +204,7 @@ class Control:
         held = hold(RunFolder(self.settings.home, run_id).lock)
         if held is not None:  # no worker: nobody else would do it
             with held:
-                self._target.stop(run_id)
+                self._targets[self._store.run(run_id).spec.target].stop(run_id)
                 self._store.move(run_id, State.STOPPED, come_from=OPEN)
         return self._store.run(run_id)
 
@@ -220,26 +221,49 @@ class Control:
         shutil.rmtree(RunFolder(self.settings.home, run_id).path, ignore_errors=True)
 
     def recover(self) -> None:
-        """Looks after runs without a worker: a living server is adopted, anything else is ended and marked lost."""
+        """Looks after runs without a worker: what lives is adopted, anything else is ended and marked lost.
+
+        A run whose target does not answer is left as it is, for the next time. A server that the store does not know
+        (its database was lost) is taken back in, by the plan in its folder.
+        """
         for run in self._store.in_state(*OPEN):
             folder = RunFolder(self.settings.home, run.id)
             folder.make()
             held = hold(folder.lock)
             if held is None:
                 continue  # its worker lives
+            with held, contextlib.suppress(Unreachable):
+                self._look_after(run.id, held)
+        known = self._store.ids()
+        for kept in (self.settings.home / "runs").glob("*/plan.json"):
+            if kept.parent.name not in known:
+                with contextlib.suppress(Unreachable):
+                    self._take_back(kept.parent.name, kept)
+
+    def _look_after(self, run_id: str, held: IO[bytes]) -> None:
+        now = self._store.run(run_id)
+        if not now.state.is_open():
+            return
+        target = self._targets[now.spec.target]
+        asked = self._store.stop_asked(run_id)
+        if target.find(run_id).adoptable and not asked:
+            self._spawn(run_id, held)
+            return
+        target.stop(run_id)
+        if asked:
+            self._store.move(run_id, State.STOPPED, come_from=OPEN)
+        else:
+            self._lose(now)
+
+    def _take_back(self, run_id: str, kept: Path) -> None:
+        plan = read_json(Plan, kept.read_bytes(), "plan")
+        if not self._targets[plan.spec.target].find(run_id).service:
+            return
+        held = hold(RunFolder(self.settings.home, run_id).lock)
+        if held is not None:
             with held:
-                now = self._store.run(run.id)
-                if not now.state.is_open():
-                    continue
-                asked = self._store.stop_asked(run.id)
-                if self._target.find(run.id).service and not asked:
-                    self._spawn(run.id, held)
-                    continue
-                self._target.stop(run.id)
-                if asked:
-                    self._store.move(run.id, State.STOPPED, come_from=OPEN)
-                else:
-                    self._lose(now)
+                if self._store.begin(run_id, plan) is not None:
+                    self._spawn(run_id, held)
 
     def work(self, run_id: str, lock_fd: int | None = None) -> State:
         """What a worker process does. `lock_fd` is the run's lock, inherited from who started it."""
@@ -252,7 +276,8 @@ class Control:
         if held is None:
             raise Conflict(Text(en="Another worker has this run.", zh="此部署已有工作进程。"), field="run")
         with held:
-            return Worker(self._store, self._target, self.settings.home, ASSETS, run_id).work()
+            target = self._targets[self._store.run(run_id).spec.target]
+            return Worker(self._store, target, self.settings.home, ASSETS, run_id).work()
 
     # --- following ------------------------------------------------------------------------------------------------
 
@@ -356,7 +381,24 @@ class Control:
         """The newest sample of everything that is watched."""
         return self._sampler.now
 
+    # --- what is left behind --------------------------------------------------------------------------------------
+
+    def reclaimable(self) -> tuple[Leftover, ...]:
+        """What Slipway made in Docker and nothing uses now, with its bytes. Raises Unreachable."""
+        return tuple(one for target in self._targets.values() for one in target.reclaimable())
+
+    def reclaim(self, chosen: Iterable[Leftover]) -> int:
+        """Removes of these what is still unused; returns the bytes that this freed. Raises Unreachable."""
+        wanted = tuple(chosen)
+        return sum(target.reclaim(wanted) for target in self._targets.values())
+
     # --- within ---------------------------------------------------------------------------------------------------
+
+    def _memory_mib(self, run_id: str) -> int | None:
+        """What a run's server holds in memory; None where its target does not answer."""
+        with contextlib.suppress(Unreachable):
+            return self._targets[self._store.run(run_id).spec.target].find(run_id).memory_mib
+        return None
 
     def _spawn(self, run_id: str, held: IO[bytes]) -> None:
         """Starts a worker process that takes over the held lock."""

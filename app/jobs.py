@@ -24,12 +24,12 @@ from typing import IO
 from sqlalchemy.exc import OperationalError
 
 from backends import recipes
-from backends.errors import SlipwayError, StepFailed, Stopped
+from backends.errors import SlipwayError, StepFailed, Stopped, Unreachable
 from backends.events import Event, Kind
 from backends.logs import last_lines
 from backends.runs import Run, State, Trouble
 from backends.spec import Endpoint
-from backends.steps import Plan, Service, Step, fill_step, fingerprints
+from backends.steps import Plan, Service, Step, digest, fill_step, fingerprints
 from backends.targets.base import Target, Work
 from backends.text import Text
 from storage.store import Store
@@ -80,11 +80,11 @@ class Stamps:
         """The fingerprint of each step; places must be filled."""
         return fingerprints(steps, self._asset_digest)
 
-    def has(self, step: Step, print_: str) -> bool:
-        """True where the step was carried out and its outputs are still there. Servers and questions never are."""
+    def has(self, step: Step, print_: str, target: Target) -> bool:
+        """True where the step was carried out and its results are still there. Servers and questions never are."""
         if step.kind in ("service", "ask") or not (self._folder / print_).exists():
             return False
-        return all(Path(output).exists() for output in step.outputs)
+        return target.has(step)
 
     def add(self, step: Step, print_: str, run_id: str) -> None:
         """Notes that the step was carried out."""
@@ -107,7 +107,7 @@ def to_do(plan: Plan, target: Target, home: Path, asset_root: Path) -> tuple[Ste
     steps = [fill_step(step, places) for step in plan.steps]
     stamps = Stamps(home, asset_root)
     prints = stamps.prints(steps)
-    done = {step.id for step in steps if stamps.has(step, prints[step.id])}
+    done = {step.id for step in steps if stamps.has(step, prints[step.id], target)}
     return tuple(step for step in plan.steps if step.id not in done)
 
 
@@ -149,14 +149,19 @@ class Worker:
                 return self._end(State.DONE)
             return self._watch()
         except Stopped:
-            self._target.stop(self._id)
+            self._clear_away()
             return self._end(State.STOPPED)
         except StepFailed as failed:
-            self._target.stop(self._id)
+            self._clear_away()
             return self._fail(failed, failed.exit_status, failed.last_lines)
         except SlipwayError as failed:
-            self._target.stop(self._id)
+            self._clear_away()
             return self._fail(failed)
+
+    def _clear_away(self) -> None:
+        """Ends what is left of the run. Where nobody answers, the run ends all the same; its error says who is away."""
+        with contextlib.suppress(Unreachable):
+            self._target.stop(self._id)
 
     # --- the steps ------------------------------------------------------------------------------------------------
 
@@ -174,9 +179,10 @@ class Worker:
                 endpoint=endpoint,
                 places=places,
                 asked_to_stop=self._asked_to_stop,
+                spec=digest(run.spec),
             )
             with self._alone(step, prints[step.id]):
-                if self._stamps.has(step, prints[step.id]):
+                if self._stamps.has(step, prints[step.id], self._target):
                     self._say(step, Kind.SKIPPED, _SKIPPED)
                     continue
                 self._one(step, work)
@@ -227,7 +233,9 @@ class Worker:
 
     def _endpoint(self, run: Run) -> Endpoint:
         """Where the server listens: the ports that the spec names, free ones for the others."""
-        known = run.endpoint if self._target.watch(self._id) is None else None
+        known: Endpoint | None = None
+        if self._target.watch(self._id) is None:
+            known = run.endpoint or self._target.find(self._id).endpoint
         if known is not None:
             return known
         wanted = run.spec.ports
@@ -358,7 +366,8 @@ def _port_taken(failed: StepFailed, run: Run) -> bool:
     ports = run.spec.ports
     if None not in (ports.http, ports.grpc, ports.metrics):
         return False
-    return any("already in use" in line.lower() for line in failed.last_lines)
+    taken = ("already in use", "port is already allocated")  # the server's own words, Docker's words
+    return any(words in line.lower() for line in failed.last_lines for words in taken)
 
 
 def _free_ports(count: int) -> list[int]:

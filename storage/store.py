@@ -85,6 +85,11 @@ class Store:
             row = session.exec(select(RunRow).where(RunRow.name == name, col(RunRow.state).in_(OPEN))).first()
             return None if row is None else _run(row)
 
+    def ids(self) -> frozenset[str]:
+        """Ids of every run that is known."""
+        with Session(self._engine) as session:
+            return frozenset(session.exec(select(RunRow.id)))
+
     def in_state(self, *states: State) -> tuple[Run, ...]:
         """Every run in one of the states, oldest first."""
         with Session(self._engine) as session:

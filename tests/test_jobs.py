@@ -137,7 +137,7 @@ def test_a_killed_worker_leaves_a_lost_run_and_no_process(control: Control, home
     until(lambda: at_gate(control, run.id))
     worker_of(control, run.id).kill()
     until(lambda: (control.recover() or control.run(run.id).state) is State.LOST, 10)
-    assert control._target.find(run.id).processes == 0
+    assert control._targets["local"].find(run.id).processes == 0
     assert control.log(run.id, "before").lines == ("kept",)
     assert [view.standing for view in control.steps(run.id)] == ["done", "lost"]
     assert control.run(run.id).trouble.step == "gate"
@@ -146,23 +146,23 @@ def test_a_killed_worker_leaves_a_lost_run_and_no_process(control: Control, home
 def test_a_server_whose_worker_was_killed_is_adopted(control: Control) -> None:
     run = control.start_plan(plan(server())).run
     assert over(control, run.id) is State.SERVING
-    served = control._target._service(run.id)
+    served = control._targets["local"]._service(run.id)
     worker = worker_of(control, run.id)
     worker.kill()
     worker.wait(10)
     control.recover()
     assert worker_of(control, run.id).pid != worker.pid
-    assert control._target._service(run.id) == served
+    assert control._targets["local"]._service(run.id) == served
     assert control.run(run.id).state is State.SERVING
     control.stop(run.id)
     until(lambda: control.run(run.id).state is State.STOPPED, 15)
-    assert control._target.find(run.id).processes == 0
+    assert control._targets["local"].find(run.id).processes == 0
 
 
 def test_a_server_that_ends_by_itself_is_told_with_its_last_lines(control: Control) -> None:
     run = control.start_plan(plan(server())).run
     assert over(control, run.id) is State.SERVING
-    control._target._service(run.id).kill()
+    control._targets["local"]._service(run.id).kill()
     until(lambda: control.run(run.id).state is State.FAILED, 10)
     trouble = control.run(run.id).trouble
     assert trouble.exit_status == -signal.SIGKILL
@@ -180,7 +180,7 @@ def test_stop_ends_a_run_within_seconds_and_leaves_no_process(control: Control, 
         assert over(control, run.id) is State.SERVING
     control.stop(run.id)
     until(lambda: control.run(run.id).state is State.STOPPED, 10)
-    assert control._target.find(run.id).processes == 0
+    assert control._targets["local"].find(run.id).processes == 0
 
 
 def test_two_terminals_start_the_same_deployment_once(control: Control, home: Path) -> None:

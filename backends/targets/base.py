@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from backends.errors import Stopped
 from backends.events import Event
-from backends.spec import Chat, Endpoint, Piece
+from backends.spec import Chat, Endpoint, Frozen, Piece
 from backends.steps import Step
 from backends.text import Text
 
@@ -30,6 +30,7 @@ class Work:
     endpoint: Endpoint
     places: Mapping[str, str]
     asked_to_stop: AskedToStop
+    spec: str = ""  # digest of the spec, for labels
 
     def check_stop(self) -> None:
         """Raises Stopped where a person asked to stop."""
@@ -39,11 +40,32 @@ class Work:
 
 @dataclass(frozen=True)
 class Found:
-    """What a target finds of a run when asked: the server that it left, and how many processes in all."""
+    """What a target finds of a run when asked: the server that it left, and how many processes in all.
+
+    `task` is whether work goes on that a new worker can take over; `endpoint` where the server listens, if the target
+    itself knows.
+    """
 
     service: bool
     processes: int
     memory_mib: int | None = None
+    task: bool = False
+    endpoint: Endpoint | None = None
+
+    @property
+    def adoptable(self) -> bool:
+        """Whether a new worker can go on with what there is."""
+        return self.service or self.task
+
+
+class Leftover(Frozen):
+    """One thing that can be removed. `bytes` is what its removal frees: layers that others share are not in it."""
+
+    kind: Literal["container", "image"]
+    id: str
+    name: str
+    bytes: int
+    run: str = ""
 
 
 class Target(Protocol):
@@ -69,7 +91,16 @@ class Target(Protocol):
         """Ends every process of the run within seconds: politely, then not. Silent where there is none."""
 
     def find(self, run: str) -> Found:
-        """What there is of the run right now: asked, not remembered."""
+        """What there is of the run right now: asked, not remembered. Raises Unreachable where nobody can be asked."""
+
+    def has(self, step: Step) -> bool:
+        """Whether the results of a step that was carried out before are still there."""
+
+    def reclaimable(self) -> tuple[Leftover, ...]:
+        """What Slipway left here and nothing uses now. Raises Unreachable."""
+
+    def reclaim(self, chosen: tuple[Leftover, ...]) -> int:
+        """Removes of these what is still unused, and returns the bytes that this freed."""
 
 
 SECRET_NAME = re.compile(r"(?i)(token|secret|passw(or)?d|api_?key|access_?key|credential|cookie|private_?key)")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import docker.utils
 import requests
 from docker.types import CancellableStream
 
@@ -53,8 +54,8 @@ class Engine:
         """Whether it runs on this machine, so that its paths are paths of this machine."""
         return self.host.startswith("unix://")
 
-    def api(self) -> docker.APIClient:
-        """The client. Raises Unreachable with the reason."""
+    def api(self) -> Any:
+        """The client (docker.APIClient; the types that exist for it cover a part). Raises Unreachable."""
         with self._connecting:
             if self._api is None:
                 self._api = self._connect()
@@ -115,11 +116,11 @@ class Engine:
         except docker.errors.DockerException as error:
             raise said(str(error)) from error
 
-    def flow(self, begin: Callable[[docker.APIClient], Iterator[Any]]) -> Flow:
+    def flow(self, begin: Callable[[Any], Iterator[Any]]) -> Flow:
         """A stream of messages read by a thread of its own on a connection of its own; `begin` starts it."""
         return Flow(self, self._connect(), begin)
 
-    def connect(self) -> docker.APIClient:
+    def connect(self) -> Any:
         """A client of its own, for who keeps a connection busy. Raises Unreachable."""
         return self._connect()
 
@@ -145,7 +146,7 @@ class Engine:
 class Flow:
     """Messages of a long operation. Leaving it closes the connection, which makes the engine give the operation up."""
 
-    def __init__(self, engine: Engine, client: _Client, begin: Callable[[docker.APIClient], Iterator[Any]]) -> None:
+    def __init__(self, engine: Engine, client: _Client, begin: Callable[[Any], Iterator[Any]]) -> None:
         self._engine = engine
         self._client = client
         self._come: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -188,10 +189,13 @@ class Flow:
             if ended:
                 break
         if self._failed is not None:
-            with self._engine.clearly():
-                raise self._failed
+            try:
+                with self._engine.clearly():
+                    raise self._failed
+            except docker.errors.NotFound as error:
+                raise said(str(error.explanation or error)) from error
 
-    def _read(self, begin: Callable[[docker.APIClient], Iterator[Any]]) -> None:
+    def _read(self, begin: Callable[[Any], Iterator[Any]]) -> None:
         try:
             for message in begin(self._client):
                 self._come.put(message)

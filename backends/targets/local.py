@@ -26,7 +26,7 @@ from backends.spec import Endpoint
 from backends.steps import Ask as AskStep
 from backends.steps import FetchSource, Service, Step, Task, WriteFiles
 from backends.targets import processes, waiting
-from backends.targets.base import Ask, Found, Work, child_environment, redact
+from backends.targets.base import Ask, Found, Leftover, Work, child_environment, redact
 from backends.targets.waiting import LOOK_S
 from backends.text import Text
 
@@ -107,7 +107,21 @@ class LocalTarget:
     def find(self, run: str) -> Found:
         there = self._of_run(run)
         service = self._service(run)
-        return Found(service=service is not None, processes=len(there), memory_mib=processes.memory_mib(there))
+        return Found(
+            service=service is not None,
+            processes=len(there),
+            memory_mib=processes.memory_mib(there),
+            endpoint=self._endpoint(run) if service else None,
+        )
+
+    def has(self, step: Step) -> bool:
+        return all(Path(output).exists() for output in step.outputs)
+
+    def reclaimable(self) -> tuple[Leftover, ...]:
+        return ()
+
+    def reclaim(self, chosen: tuple[Leftover, ...]) -> int:  # noqa: ARG002  nothing of it is here
+        return 0
 
     # --- files ----------------------------------------------------------------------------------------------------
 
@@ -243,7 +257,11 @@ class LocalTarget:
                 child = self._start(step.argv, step.cwd, env, work, log)
             self._children[work.run] = child
             running = psutil.Process(child.pid)
-            told = {"pid": child.pid, "created": running.create_time()}
+            told = {
+                "pid": child.pid,
+                "created": running.create_time(),
+                "endpoint": work.endpoint.model_dump(),
+            }
             _write_whole(work.folder / "service.json", json.dumps(told))
         else:
             yield Event(
@@ -295,6 +313,13 @@ class LocalTarget:
             told = json.loads((self._home / "runs" / run / "service.json").read_text(encoding="utf-8"))
             return processes.alive(int(told["pid"]), float(told["created"]))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def _endpoint(self, run: str) -> Endpoint | None:
+        try:
+            told = json.loads((self._home / "runs" / run / "service.json").read_text(encoding="utf-8"))
+            return Endpoint.model_validate(told.get("endpoint"))
+        except (OSError, ValueError):
             return None
 
     def _effort(self, run: str) -> float:

@@ -24,17 +24,18 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a prox
 
 
 class Movement:
-    """Whether something still moves: what is looked at (a log's size, CPU seconds, bytes) grows."""
+    """Whether something still moves: what is looked at (a log's size, CPU seconds) grows, or something came."""
 
     def __init__(self, stall_s: float) -> None:
         self._stall_s = stall_s
         self._moved = time.monotonic()
-        self._seen: tuple[float, ...] = ()
+        self._seen: dict[str, float] = {}
 
-    def saw(self, *amounts: float) -> None:
-        """Notes what was seen; a growth of any of it counts as movement."""
-        if not self._seen or any(now > before for now, before in zip(amounts, self._seen, strict=True)):
-            self._moved, self._seen = time.monotonic(), amounts
+    def saw(self, **amounts: float) -> None:
+        """Notes amounts by name; the growth of any of them is movement."""
+        if any(now > self._seen.get(name, -1.0) for name, now in amounts.items()):
+            self.moved()
+        self._seen |= amounts
 
     def moved(self) -> None:
         """Something came."""
@@ -67,7 +68,7 @@ def await_health(
         if ended is not None:
             raise fail(ended)
         if time.monotonic() - last_look > 1.0:
-            movement.saw(work.log.stat().st_size, round(effort(), 1))
+            movement.saw(log=work.log.stat().st_size, effort=round(effort(), 1))
             watched.check()
             last_look = time.monotonic()
         movement.check(work.log)

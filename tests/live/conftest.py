@@ -36,7 +36,7 @@ def gone(control: Control, run: Run) -> None:
     """Stops a run and proves that nothing of it is left."""
     control.stop(run.id)
     until(lambda: not control.run(run.id).state.is_open(), 30)
-    assert control._target.find(run.id).processes == 0
+    assert control._targets["local"].find(run.id).processes == 0
 
 
 @pytest.fixture(scope="session")

@@ -177,15 +177,15 @@ def test_a_killed_worker_loses_no_server(live_control: Control, stage: str) -> N
     run = live_control.start(DEMO.model_copy(update={"name": name})).run
     if stage == "serving":
         live_control.wait(run.id, 180)
-    until(lambda: live_control._target.find(run.id).service, 60)
+    until(lambda: live_control._targets["local"].find(run.id).service, 60)
     worker = worker_of(live_control, run.id)
     worker.kill()
     worker.wait(10)
-    server = live_control._target._service(run.id).pid
+    server = live_control._targets["local"]._service(run.id).pid
     live_control.recover()
     run = live_control.wait(run.id, 180)
     assert run.state is State.SERVING, run.trouble
-    assert live_control._target._service(run.id).pid == server
+    assert live_control._targets["local"]._service(run.id).pid == server
     assert ask(live_control, run, "What is Slipway?")[-1].finish == "stop"
     assert any("Started HTTPService" in line for line in live_control.log(run.id, "serve").lines)
     gone(live_control, run)
@@ -202,7 +202,7 @@ def test_a_port_that_is_taken_is_said_so(live_control: Control) -> None:
     assert run.state is State.FAILED
     assert "port" in run.trouble.message.en
     assert "端口" in run.trouble.message.zh
-    assert live_control._target.find(run.id).processes == 0
+    assert live_control._targets["local"].find(run.id).processes == 0
 
 
 def test_a_model_that_cannot_be_loaded_fails_with_its_reason(live_control: Control, live_home: Path) -> None:

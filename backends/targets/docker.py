@@ -1,0 +1,402 @@
+"""The Docker target: images pulled and built, steps and servers in containers; what needs none runs as the local target
+runs it.
+
+Containers belong to the engine, not to the worker, so they outlive it: a new worker takes a running one over by its
+labels, goes on with its log, and takes its exit code even if it ended meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import threading
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from backends import doctor
+from backends.errors import OutOfSpace, SlipwayError, StepFailed, Unreachable
+from backends.events import Event, Kind
+from backends.spec import Endpoint
+from backends.steps import BuildImage, Forecast, PullImage, Service, Step, Task, digest
+from backends.targets import containers, images, reclaim, waiting
+from backends.targets.base import SECRET_NAME, Found, Leftover, Work
+from backends.targets.container_logs import Follower
+from backends.targets.containers import Owner, Person, State
+from backends.targets.engine import Engine
+from backends.targets.local import SERVER_PATIENCE_S, TASK_PATIENCE_S, LocalTarget
+from backends.text import Text, same
+
+LOW_MIB = 256  # less than this on the engine's disk ends a step, before the engine itself can no longer work
+AWAY_S = 60.0  # how long the engine may be away (a restart, an upgrade) before a waiting step gives up
+_LOOK_SPACE_S = 2.0
+_LOOK_EFFORT_S = 5.0
+
+
+class DockerTarget:
+    """Runs steps in containers of the engine that `environ` names, everything else through `local`.
+
+    `roots` are the folders that a container may be shown. `person` owns what containers make (default: who runs this).
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        roots: tuple[Path, ...],
+        environ: Mapping[str, str],
+        local: LocalTarget,
+        person: Person | None = None,
+        low_mib: int = LOW_MIB,
+    ) -> None:
+        self._home = home
+        self._environ = dict(environ)
+        self._local = local
+        self._owner = Owner(home, (home, *roots), person or Person(os.getuid(), os.getgid()))
+        self._low_mib = low_mib
+        self.engine = Engine(environ)
+        self._followers: dict[str, Follower] = {}
+        self._services: dict[str, str] = {}  # run -> container, so that watching need not search
+        self._following = threading.Lock()
+        self._away_since: dict[str, float] = {}
+
+    # --- the protocol ---------------------------------------------------------------------------------------------
+
+    def can(self, step: Step) -> Text | None:
+        container = getattr(step, "container", None)
+        if container is None:
+            return None if isinstance(step, PullImage | BuildImage) else self._local.can(step)
+        if isinstance(step, Service) and container.network == "none":
+            return Text(en="A server without a network cannot be reached.", zh="没有网络的服务无法访问。")
+        return None
+
+    def places(self, run: str, endpoint: Endpoint, bind: str) -> dict[str, str]:
+        return self._local.places(run, endpoint, bind)
+
+    def carry_out(self, step: Step, work: Work) -> Iterator[Event]:
+        work.check_stop()
+        reason = self.can(step)
+        if reason is not None:
+            raise StepFailed(reason)
+        try:
+            if isinstance(step, PullImage):
+                self._check_space(step)
+                yield from images.pull(self.engine, step, work, self._watch_space(step))
+            elif isinstance(step, BuildImage):
+                self._check_folder(step)
+                self._check_space(step)
+                labels = self._owner.labels(work.run) | {containers.PRINT: _print(step), containers.SPEC: work.spec}
+                watch = self._watch_space(step)
+                yield from images.build(self.engine, step, work, labels, watch, self._environ)
+            elif isinstance(step, Task) and step.container is not None:
+                self._check_space(step)
+                yield from self._run(step, work)
+            elif isinstance(step, Service) and step.container is not None:
+                self._check_space(step)
+                yield from self._serve(step, work)
+            else:
+                yield from self._local.carry_out(step, work)
+        except OutOfSpace as full:
+            raise self._no_space(step, full) from full
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise self._no_space(step) from error
+            what = f"{error.strerror or error} ({error.filename or step.id})"
+            raise StepFailed(Text(en=f"The system refused: {what}.", zh=f"系统拒绝：{what}。")) from error
+
+    def watch(self, run: str) -> int | None:
+        """As the protocol says. An engine that is away is waited for; then StepFailed or Unreachable tells why."""
+        try:
+            state = self._service(run)
+        except Unreachable:
+            if self._away(run) > AWAY_S:
+                raise
+            return None
+        if state is None:
+            gone = self._services.pop(run, None) is not None
+            return -1 if gone else self._local.watch(run)
+        was_away = self._away_since.pop(run, None) is not None
+        log = self._log(run, state)
+        if state.exit_status is None:
+            self._follow(state.id, log).flush()
+            return None
+        self._finish(state.id, log)
+        if was_away:
+            raise _ended_with_docker(state, log)
+        return state.exit_status
+
+    def stop(self, run: str) -> None:
+        self._local.stop(run)
+        for container in containers.find(self.engine, self._owner.labels(run)):
+            state = containers.look(self.engine, container)
+            patience = (
+                SERVER_PATIENCE_S if state and state.labels.get(containers.KIND) == "service" else TASK_PATIENCE_S
+            )
+            containers.halt(self.engine, container, patience)
+            with self._following:
+                follower = self._followers.pop(container, None)
+            if follower is not None:
+                follower.finish()
+            containers.remove(self.engine, container)
+        self._services.pop(run, None)
+
+    def find(self, run: str) -> Found:
+        local = self._local.find(run)
+        states = [self._look(one) for one in containers.find(self.engine, self._owner.labels(run))]
+        living = [state for state in states if state is not None and state.exit_status is None]
+        service = next((one for one in living if one.labels.get(containers.KIND) == "service"), None)
+        # A task that ended while nobody looked has an exit code that a new worker can still take.
+        task = any(state is not None and state.labels.get(containers.KIND) == "task" for state in states)
+        memory = sum(containers.usage(self.engine, state.id)[1] for state in living)
+        return Found(
+            service=local.service or service is not None,
+            processes=local.processes + len(living),
+            memory_mib=(local.memory_mib or 0) + memory,
+            task=task,
+            endpoint=containers.endpoint(service) if service else local.endpoint,
+        )
+
+    def has(self, step: Step) -> bool:
+        if isinstance(step, PullImage):
+            return images.there(self.engine, step.image)
+        if isinstance(step, BuildImage):
+            return images.there(self.engine, step.tag, {containers.PRINT: _print(step)})
+        return self._local.has(step)
+
+    # --- what is left behind --------------------------------------------------------------------------------------
+
+    def reclaimable(self) -> tuple[Leftover, ...]:
+        """What only this data folder's Slipway made and nothing uses now, with its bytes."""
+        return reclaim.leftovers(self.engine, self._home)
+
+    def reclaim(self, chosen: tuple[Leftover, ...]) -> int:
+        """Removes them; returns the bytes that this freed."""
+        return reclaim.remove(self.engine, self._home, chosen)
+
+    # --- tasks ----------------------------------------------------------------------------------------------------
+
+    def _run(self, step: Task, work: Work) -> Iterator[Event]:
+        passed = {name: value for name in step.pass_env if (value := self._environ.get(name))}
+        secrets = tuple(value for name, value in passed.items() if SECRET_NAME.search(name))
+        container = yield from self._begin(step, work, passed)
+        movement, watch_space = waiting.Movement(step.stall_s), self._watch_space(step)
+        looked = 0.0
+        try:
+            while True:
+                work.check_stop()
+                state = self._look_patiently(work.run, container)
+                if state is None or state.exit_status is not None:
+                    break
+                self._follow(container, work.log, secrets).flush()
+                watch_space()
+                movement.saw(log=work.log.stat().st_size)
+                if time.monotonic() - looked > _LOOK_EFFORT_S:
+                    looked = time.monotonic()
+                    movement.saw(effort=self._effort(container))
+                movement.check(work.log)
+                time.sleep(waiting.LOOK_S)
+            was_away = self._away_since.pop(work.run, None) is not None
+            self._finish(container, work.log, secrets)
+        finally:
+            self._end(container, TASK_PATIENCE_S, work)
+        if state is None:
+            raise waiting.failed(step.argv[0], -1, work.log)
+        if state.exit_status:
+            raise _ended_with_docker(state, work.log) if was_away else self._failed(step, state, work.log)
+        missing = waiting.missing_output(step, work.log)
+        if missing is not None:
+            raise missing
+        yield Event(step=step.id, kind=Kind.PROGRESS, fraction=1.0)
+
+    def _begin(self, step: Task | Service, work: Work, passed: Mapping[str, str]) -> Generator[Event, None, str]:
+        """The step's container: the one that an earlier worker left, or a new one. Returns its id."""
+        labels = self._owner.labels(work.run) | {containers.STEP: step.id}
+        for container in containers.find(self.engine, labels):
+            state = containers.look(self.engine, container)
+            if state is None:
+                continue
+            service = isinstance(step, Service)
+            same_work = service or state.labels.get(containers.PRINT) == containers.print_of(step)
+            if same_work and state.status != "created" and not (service and state.exit_status is not None):
+                yield Event(step=step.id, kind=Kind.NOTE, text=_FOUND)
+                return container
+            containers.remove(self.engine, container)
+        container, notes = containers.begin(self.engine, self._owner, step, work, passed)
+        for note in notes:
+            yield Event(step=step.id, kind=Kind.NOTE, text=note)
+        return container
+
+    # --- servers --------------------------------------------------------------------------------------------------
+
+    def _serve(self, step: Service, work: Work) -> Iterator[Event]:
+        container = yield from self._begin(step, work, {})
+        self._services[work.run] = container
+        self._follow(container, work.log)
+        yield from waiting.await_health(
+            step,
+            work,
+            status=lambda: self._living(work, container),
+            effort=lambda: self._effort(container),
+            fail=lambda _: self._failed(step, containers.look(self.engine, container), work.log),
+        )
+        memory = containers.usage(self.engine, container)[1]
+        yield Event(step=step.id, kind=Kind.READY, data={"memory_mib": memory, "container": container[:12]})
+
+    def _living(self, work: Work, container: str) -> int | None:
+        """None while the container runs, else its exit status; brings its log up to date."""
+        state = self._look_patiently(work.run, container)
+        if state is not None and state.exit_status is None:
+            self._follow(container, work.log).flush()
+            return None
+        self._finish(container, work.log)
+        return -1 if state is None else state.exit_status
+
+    def _service(self, run: str) -> State | None:
+        known = self._services.get(run)
+        if known is None:
+            labels = self._owner.labels(run) | {containers.KIND: "service"}
+            known = next(iter(containers.find(self.engine, labels)), None)
+        if known is None:
+            return None
+        state = containers.look(self.engine, known)
+        if state is not None:
+            self._services[run] = known
+        return state
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    def _look(self, container: str) -> State | None:
+        return containers.look(self.engine, container)
+
+    def _look_patiently(self, run: str, container: str) -> State | None:
+        """How the container stands. An engine that is away is waited for: a running container may be back with it."""
+        while True:
+            try:
+                return containers.look(self.engine, container)
+            except Unreachable:
+                if self._away(run) > AWAY_S:
+                    raise
+                time.sleep(waiting.LOOK_S * 5)
+
+    def _away(self, run: str) -> float:
+        """Seconds since the engine was first missed by this run."""
+        return time.monotonic() - self._away_since.setdefault(run, time.monotonic())
+
+    def _effort(self, container: str) -> float:
+        try:
+            return containers.usage(self.engine, container)[0]
+        except SlipwayError:  # an engine too busy to answer this question is no sign of a stall
+            return time.monotonic()
+
+    def _failed(self, step: Task | Service, state: State | None, log: Path) -> StepFailed:
+        if state is None or state.exit_status is None:
+            return waiting.failed(step.argv[0], -1, log)
+        failure = waiting.failed(step.argv[0], state.exit_status, log)
+        if state.out_of_memory:
+            found = doctor.diagnose(("oom-kill",))
+            if found is not None:
+                failure.message, failure.hint = found.cause + failure.message, found.hint
+        return failure
+
+    # --- logs -----------------------------------------------------------------------------------------------------
+
+    def _follow(self, container: str, log: Path, secrets: Iterable[str] = ()) -> Follower:
+        """The follower of a container's output; a new one where the connection of the last was lost."""
+        with self._following:
+            follower = self._followers.get(container)
+            if follower is None or follower.over:
+                if follower is not None:
+                    follower.finish()
+                follower = Follower(self.engine, container, log, secrets)
+                self._followers[container] = follower
+            return follower
+
+    def _finish(self, container: str, log: Path, secrets: Iterable[str] = ()) -> None:
+        """Takes the last lines of a container that has ended."""
+        with contextlib.suppress(Unreachable):
+            self._follow(container, log, secrets).finish()
+        with self._following:
+            self._followers.pop(container, None)
+
+    def _log(self, run: str, state: State) -> Path:
+        return self._home / "runs" / run / "logs" / f"{state.labels.get(containers.STEP, 'serve')}.log"
+
+    def _end(self, container: str, patience_s: float, work: Work) -> None:
+        """Removes a task's container, also when the engine has gone: then it is found by its labels later."""
+        with contextlib.suppress(Unreachable):
+            state = containers.look(self.engine, container)
+            if state is not None and state.exit_status is None:
+                containers.halt(self.engine, container, patience_s)
+                self._finish(container, work.log)
+            containers.remove(self.engine, container)
+
+    # --- space ----------------------------------------------------------------------------------------------------
+
+    def _check_folder(self, step: BuildImage) -> None:
+        containers.allowed(step.folder, self._owner.roots)
+
+    def _free_mib(self) -> int | None:
+        root = self.engine.root()
+        return None if root is None else shutil.disk_usage(root).free // 2**20
+
+    def _check_space(self, step: Step) -> None:
+        free, need = self._free_mib(), step.forecast.disk_mib or 0
+        if free is not None and free < max(need, self._low_mib):
+            raise self._no_space(step)
+
+    def _watch_space(self, step: Step) -> images.Watch:
+        looked = time.monotonic()
+
+        def watch() -> None:
+            nonlocal looked
+            if time.monotonic() - looked > _LOOK_SPACE_S:
+                looked = time.monotonic()
+                free = self._free_mib()
+                if free is not None and free < self._low_mib:
+                    raise self._no_space(step)
+
+        return watch
+
+    def _no_space(self, step: Step, told: OutOfSpace | None = None) -> OutOfSpace:
+        """What is full, and what to free: what Slipway itself left there comes first."""
+        root = self.engine.root() or str(self._home)
+        freeable = 0
+        with contextlib.suppress(SlipwayError):
+            freeable = sum(one.bytes for one in self.reclaimable())
+        own = Text(
+            en=f"`slipway clean` frees {freeable / 2**30:.1f} GiB of Slipway's own images and containers there.",
+            zh=f"`slipway clean` 可释放 Slipway 自己的镜像与容器 {freeable / 2**30:.1f} GiB。",
+        )
+        more = Text(
+            en="`docker system df` shows what else lies there. Then retry: what was done is kept.",
+            zh="`docker system df` 可查看其他占用。之后重试，已完成的部分会保留。",
+        )
+        full = waiting.no_space(step, root, own + more if freeable else more)
+        if told is not None:
+            full.last_lines = told.last_lines
+        return full
+
+
+_FOUND = Text(en="Found the running container.", zh="找到了正在运行的容器。")
+
+
+def _print(step: PullImage | BuildImage) -> str:
+    """A digest of what an image is made from, where things are fetched from left out."""
+    told = {"title": same("-"), "why": None, "forecast": Forecast()}
+    return digest(step.model_copy(update=told | ({"sources": {}} if isinstance(step, BuildImage) else {})))[:16]
+
+
+def _ended_with_docker(state: State, log: Path) -> StepFailed:
+    return StepFailed(
+        Text(
+            en=f"Docker was stopped or restarted, and the container ended with it (exit code {state.exit_status}).",
+            zh=f"Docker 被停止或重启，容器随之结束（退出码 {state.exit_status}）。",
+        ),
+        Text(
+            en="Deploy it again. Docker's setting “live-restore” keeps containers over a restart.",
+            zh="请重新部署。Docker 的 “live-restore” 设置可在重启时保留容器。",
+        ),
+        exit_status=state.exit_status,
+        last_lines=waiting.tail(log),
+    )

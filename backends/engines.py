@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from backends.images import Recommendation
+from backends.images import VARIANT, Recommendation
 from backends.memory import Estimate, HostNeed, estimate
-from backends.obstacles import Recommended, Rules, against, too_large
+from backends.obstacles import Recommended, Rules, against, number, since, too_large
 from backends.recipes import RECIPES
 from backends.spec import EngineName, Frozen, Hardware, Model, Spec
 from backends.text import Text
@@ -76,35 +76,49 @@ def ways(
     rules, _ = _table()
     found = [_way(name, rule, spec, hardware, model, images or {}) for name, rule in rules.items()]
 
-    def order(way: Way) -> tuple[int, int, int]:
+    def order(way: Way) -> tuple[int, bool, int]:
         group = 0 if not way.reasons else 1 if way.possible else 2
-        return group, rules[way.id].rank, len(way.reasons)
+        return group, way.engine not in RECIPES, rules[way.id].rank
 
     return tuple(sorted(found, key=order))
 
 
-def images_of(recommendation: Recommendation) -> dict[str, Recommended]:
-    """The image of each engine, and of each way that takes one release only, from what suits the machine."""
+def images_of(recommendation: Recommendation, model: Model | None = None) -> dict[str, Recommended]:
+    """The image of each engine, and of each way that not every release of its engine has, from what suits the machine.
+
+    With a `model`, releases whose engine does not know its architecture yet are passed over.
+    """
     found: dict[str, Recommended] = {}
     for engine, told in recommendation.engines.items():
         judged = None if told.recommended is None else recommendation.judgement(told.recommended)
         version = None if judged is None else judged.image.engine_version
         found[engine] = Recommended(tag=told.recommended, version=version, reason=told.reason, why_not=told.why_not)
-    rules, _ = _table()
-    for name, rule in rules.items():
-        judgements = [judged for tag in rule.tags if (judged := recommendation.judgement(tag)) is not None]
-        if judgements:
-            found[name] = _one_release(judgements)
+    for name, rule in _table()[0].items():
+        if rule.tags:
+            served = [judged for tag in rule.tags if (judged := recommendation.judgement(tag)) is not None]
+        elif rule.versions is not None:
+            first = "" if model is None else since(rule, model)
+            least, end = max(number(rule.versions[0]), number(first)), number(rule.versions[1])
+            many = recommendation.judgements[VARIANT[rule.engine]]
+            served = [one for one in many if least <= number(one.image.engine_version or "") < end]
+        else:
+            continue
+        if served:
+            found[name] = _best(served, recommendation.engines[rule.engine].recommended)
     return found
 
 
-def _one_release(judgements: list[Judgement]) -> Recommended:
-    """The first tag that runs; else why the first does not."""
-    runs = (Verdict.NATIVE, Verdict.FORWARD, Verdict.MINOR)
-    for judged in judgements:
-        if judged.verdict in runs:
+def _best(served: list[Judgement], suggested: str | None) -> Recommended:
+    """The suggested tag if it is among these (oldest first); else the newest of the best verdict, or why none runs."""
+    for judged in served:
+        if judged.tag == suggested:
             return Recommended(tag=judged.tag, version=judged.image.engine_version)
-    return Recommended(tag=None, why_not=judgements[0].reasons)
+    for verdict in (Verdict.NATIVE, Verdict.FORWARD, Verdict.MINOR):
+        same = [judged for judged in served if judged.verdict is verdict and judged.advised]
+        if same:  # minor-version compatibility: the smallest step up
+            pick = same[0] if verdict is Verdict.MINOR else same[-1]
+            return Recommended(tag=pick.tag, version=pick.image.engine_version)
+    return Recommended(tag=None, why_not=served[-1].reasons)
 
 
 def _way(

@@ -19,7 +19,7 @@ _COSTS = Path(__file__).resolve().parent.parent / "assets" / "memory.toml"
 _MIB = 2**20
 BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}  # of one weight in a matrix
 TIGHT_MIB, TIGHT_SHARE = 1024, 0.04
-_OWN_CONTEXT = 4096  # tokens a chat where neither a person nor the model sets a bound
+OWN_CONTEXT = 4096  # tokens a chat where nobody chose and the model allows more, as the embedded engine has it
 
 Verdict = Literal["fits", "tight", "over", "unknown"]
 Kind = Literal["weights", "kv_cache", "activations", "fixed"]
@@ -205,9 +205,7 @@ def resolved_precision(spec: Spec, hardware: Hardware, model: Model) -> str:
 
 def context_of(spec: Spec, model: Model) -> int:
     """Tokens that one chat may have, prompt and answer."""
-    own = model.context or _OWN_CONTEXT
-    if spec.engine == "transformers":
-        own = min(own, _OWN_CONTEXT)  # the engine's choice where nobody chose
+    own = min(model.context or OWN_CONTEXT, OWN_CONTEXT)
     return min(spec.limits.context or own, model.context or 2**40)
 
 

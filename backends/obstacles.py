@@ -32,6 +32,9 @@ class Rules(Frozen):
     head_sizes: tuple[int, ...] = ()
     docker: bool = False
     tags: tuple[str, ...] = ()
+    versions: tuple[str, str] | None = None
+    ropes: tuple[str, ...] = ()
+    ropes_since: dict[str, str] = {}
     x86_only: bool = False
     pull_mib: int = 0
     image_mib: int = 0
@@ -120,25 +123,41 @@ def _different(spec: Spec, hardware: Hardware) -> list[tuple[str, int]]:
 
 
 def _architecture(rule: Rules, model: Model, image: Recommended | None) -> list[Text]:
-    since = rule.architectures.get(model.architecture)
-    if since is None:
+    if model.architecture not in rule.architectures:
         return [
             Text(
                 en=f"{rule.title.en} does not know the architecture {model.architecture}.",
                 zh=f"{rule.title.zh} 不支持架构 {model.architecture}。",
             )
         ]
-    if since and image is not None and image.version is not None and _number(image.version) < _number(since):
-        return [
+    reasons: list[Text] = []
+    rope = model.facts.get("rope_scaling")
+    if rope is not None and rule.ropes and rope not in rule.ropes:
+        reasons.append(
             Text(
-                en=f"{model.architecture} came with version {since}; the image for this machine has {image.version}.",
-                zh=f"{model.architecture} 自 {since} 起支持，适合本机的镜像为 {image.version}。",
+                en=f"{rule.title.en} does not know rope scaling “{rope}”.",
+                zh=f"{rule.title.zh} 不支持 rope 缩放“{rope}”。",
             )
-        ]
-    return []
+        )
+    first, version = since(rule, model), None if image is None else image.version
+    if first and version is not None and number(version) < number(first):
+        reasons.append(
+            Text(
+                en=f"{model.architecture} came with version {first}; the image for this machine has {version}.",
+                zh=f"{model.architecture} 自 {first} 起支持，适合本机的镜像为 {version}。",
+            )
+        )
+    return reasons
 
 
-def _number(version: str) -> tuple[int, ...]:
+def since(rule: Rules, model: Model) -> str:
+    """The engine's first version that knows the model's architecture and its rope scaling; "" where always."""
+    rope = rule.ropes_since.get(str(model.facts.get("rope_scaling", "")), "")
+    return max(rule.architectures.get(model.architecture, ""), rope, key=number)
+
+
+def number(version: str) -> tuple[int, ...]:
+    """A version as numbers that compare: 0.17.0.post1 gives (0, 17, 0)."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 

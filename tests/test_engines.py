@@ -112,6 +112,13 @@ def test_trtllm_0_5_knows_qwens_first_generation_and_not_mistral() -> None:
     assert says(found(model("mistral-7b-v0.1"), machine())["trtllm_engine_0_5"], "does not know the architecture")
 
 
+def test_rope_scaling_is_asked_of_the_release() -> None:
+    of = model("llama-3.1-8b-instruct")
+    assert says(found(of, H200)["trtllm_engine_0_5"], "rope scaling “llama3”")
+    old = Recommended(tag="24.07-trtllm-python-py3", version="0.11.0")
+    assert says(found(of, H200, tensorrt_llm=old)["trtllm_engine"], "came with version 0.12")
+
+
 def test_the_missing_eos_token_is_noted_where_it_bites() -> None:
     told = found(model("qwen-7b-chat"), machine(), spec(trust_remote_code=True))
     assert any("eos_token" in note.en for note in told["trtllm_engine_0_5"].notes)
@@ -146,6 +153,17 @@ def test_images_of_a_machine_reach_their_ways() -> None:
     told = found(model("llama-2-7b"), H200, **found_here)
     assert told["trtllm_engine_0_5"].image == "23.10-trtllm-python-py3"
     assert told["trtllm_engine"].image == found_here["tensorrt_llm"].tag
+
+
+def test_each_flow_of_tensorrt_llm_gets_a_release_that_has_it_and_knows_the_model() -> None:
+    here = machine()  # driver 535: natively only 23.10, whose engine is 0.5.0
+    qwen3 = model("qwen3-0.6b")
+    of_model = images_of(images.recommend(here, model=qwen3), qwen3)
+    version = of_model["trtllm_engine"].version
+    assert version is not None and version.startswith(("1.0", "1.1", "1.2"))
+    assert found(qwen3, here, **of_model)["trtllm_engine"].possible
+    llama = images_of(images.recommend(here), model("llama-2-7b"))
+    assert llama["trtllm_engine"].version != "0.5.0" and llama["trtllm_engine_0_5"].version == "0.5.0"
 
 
 def test_an_image_that_does_not_run_says_why() -> None:

@@ -244,10 +244,11 @@ def test_images_lie_on_dockers_disk_and_weights_on_the_data_disk() -> None:
     assert (stages["Image"], stages["Convert"]) == ("over", "fits")
 
 
-def test_without_a_choice_the_embedded_engine_takes_4096_tokens_at_most() -> None:
-    assert estimate(spec("transformers", context=None), machine(), model("llama-3.1-8b-instruct")).context == 4096
-    assert estimate(spec("transformers", context=None), machine(), model("gpt2")).context == 1024
-    assert estimate(spec("vllm", context=None), machine(), model("llama-3.1-8b-instruct")).context == 131_072
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_without_a_choice_a_chat_has_4096_tokens_at_most(engine: str) -> None:
+    assert estimate(spec(engine, context=None), machine(), model("llama-3.1-8b-instruct")).context == 4096
+    assert estimate(spec(engine, context=None), machine(), model("gpt2")).context == 1024
+    assert estimate(spec(engine, context=8192), machine(), model("llama-3.1-8b-instruct")).context == 8192
 
 
 def test_what_is_not_known_is_said_and_not_guessed() -> None:

@@ -133,8 +133,8 @@ def find_folder(path: str, allowed_roots: Sequence[Path]) -> Path:
                 zh=f"{path} 不在允许存放模型的文件夹内。",
             ),
             Text(
-                en=f"Allowed: {listed}. Start with --models DIR to allow another.",
-                zh=f"允许：{listed}。启动时加 --models DIR 可另行允许。",
+                en=f"Allowed: {listed}. Set SLIPWAY_MODEL_ROOTS to allow others.",
+                zh=f"允许：{listed}。可用 SLIPWAY_MODEL_ROOTS 另行指定。",
             ),
         )
     there = [place for place in allowed if place.exists()]

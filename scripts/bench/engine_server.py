@@ -122,6 +122,7 @@ def serving(
                 "--metrics-address=127.0.0.1",
                 f"--metrics-port={metrics}",
                 "--exit-timeout-secs=10",
+                "--disable-auto-complete-config",  # which would load each model file once more
                 *options,
             ],
             stdout=out,

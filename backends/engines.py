@@ -135,10 +135,9 @@ def _way(
         chosen = chosen.model_copy(update={"image": image.tag})
     memory = estimate(chosen, hardware, model)
     driven = RECIPES.get(rule.engine)
-    if local and driven is not None:
-        obstacles = driven.why_not(chosen, hardware, model)
-    else:
-        obstacles = tuple(against(name, rule, chosen, hardware, model, image))
+    refused = () if driven is None else driven.why_not(chosen, hardware, model)
+    found = () if local else against(name, rule, chosen, hardware, model, image)
+    obstacles = tuple(dict.fromkeys((*refused, *found)))
     obstacles += too_large(memory)
     missing = (
         ()

@@ -38,7 +38,6 @@ class Family(Frozen):
     context_scaled: bool = False
     relative: bool = False
     experts: str | None = None
-    router_bias: bool = False
     head: str = "lm_head.weight"
 
     def biased(self, config: Mapping[str, object], part: Literal["qkv", "out", "mlp", "head"]) -> bool:

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import json_format, text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
 from backends.errors import BadInput
 from backends.text import Text
+
+__all__ = ["DATA_TYPES", "ModelConfig", "read", "text_of", "write"]
+
+DATA_TYPES: dict[int, str] = {value: name for name, value in DataType.items()}  # number -> "TYPE_FP32"
 
 
 def write(config: Mapping[str, Any]) -> str:
@@ -24,7 +28,17 @@ def write(config: Mapping[str, Any]) -> str:
         message = json_format.ParseDict(told, ModelConfig())
     except json_format.ParseError as error:
         raise _wrong(str(error)) from None
+    return text_of(message)
+
+
+def text_of(message: ModelConfig) -> str:
+    """The text of a config.pbtxt that holds this message. A file that was read loses its comments."""
     return str(text_format.MessageToString(message, use_short_repeated_primitives=True))
+
+
+def text(config: ModelConfig) -> str:
+    """The text of a message that was read."""
+    return str(text_format.MessageToString(config, use_short_repeated_primitives=True))
 
 
 def read(text: str) -> ModelConfig:

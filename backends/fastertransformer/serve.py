@@ -28,7 +28,7 @@ def repository(deployment: Deployment) -> Task:
         id="repository",
         title=Text(en="Write the model repository", zh="写入模型仓库"),
         argv=("{python}", "-m", "backends.fastertransformer.repository", template, REPOSITORY,
-              f"--instances={deployment.split.instances}", f"--gpus={len(deployment.split.gpus)}", *told),
+              f"--instances={deployment.split.instances}", *told),
         env={"PYTHONPATH": "{assets}/.."},
         needs=("backend-source", "weights-check"),
         outputs=(f"{REPOSITORY}/fastertransformer/config.pbtxt",),

@@ -1,0 +1,315 @@
+"""The scripts that FasterTransformer's plans run: checkouts, weights, kernels, the model repository."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backends import pbtxt
+from backends.errors import BadInput
+from backends.fastertransformer import repository
+from tests.upstream import FIXTURES, ROOT, TOOLS, checkpoint, git_repository, shape, tokenizer, tool
+
+LLAMA = FIXTURES / "backend" / "all_models" / "llama"
+FETCH = ROOT / "assets" / "tools" / "fetch_git.py"
+
+
+def run(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *map(str, words)], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def count(family: str, tensor: int, layers: int) -> int:
+    expected, _ = tool("check_weights").shapes(tool("check_weights").configparser.ConfigParser(),
+                                               shape(family, tensor, layers))  # fmt: skip
+    return len(expected)
+
+
+@pytest.mark.parametrize(("tensor", "layers"), [(1, 2), (2, 2), (4, 32)])
+def test_a_llama_has_five_files_a_layer_and_rank_two_a_layer_and_three_more(tensor: int, layers: int) -> None:
+    assert count("llama", tensor, layers) == layers * (5 * tensor + 2) + 3
+
+
+@pytest.mark.parametrize(("tensor", "layers"), [(1, 28), (2, 28)])
+def test_a_gptj_has_five_files_a_layer_and_rank_three_a_layer_and_five_more(tensor: int, layers: int) -> None:
+    assert count("gptj", tensor, layers) == layers * (5 * tensor + 3) + 5
+
+
+def test_a_t5_of_two_and_two_layers_has_45_files_and_one_is_the_head() -> None:
+    check = tool("check_weights")
+    expected, optional = check.shapes(check.configparser.ConfigParser(), shape("t5"))
+    assert (len(expected), list(optional)) == (44, ["lm_head.weight"])
+
+
+def test_sizes_add_up_to_the_parameters_of_llama_7b() -> None:
+    given = shape("llama", 2, 32, hidden=4096, heads=32, head_size=128, inner=11008, vocab=32000)
+    expected, _ = tool("check_weights").shapes(None, given)
+    assert sum(expected.values()) == 6_738_415_616
+
+
+@pytest.mark.parametrize("family", ["llama", "gptj", "t5"])
+def test_a_whole_conversion_passes(tmp_path: Path, family: str) -> None:
+    given = shape(family, tensor=2)
+    assert tool("check_weights").check(checkpoint(tmp_path / "2-gpu", given), given) == []
+
+
+@pytest.mark.parametrize("family", ["llama", "gptj", "t5"])
+def test_every_single_missing_file_is_named(tmp_path: Path, family: str) -> None:
+    given = shape(family, tensor=2, layers=1)
+    folder = checkpoint(tmp_path / "2-gpu", given)
+    for path in sorted(folder.glob("*.bin")):
+        data = path.read_bytes()
+        path.unlink()
+        assert tool("check_weights").check(folder, given) == [f"{path.name} is missing"]
+        path.write_bytes(data)
+
+
+def test_a_short_file_is_named_with_both_sizes(tmp_path: Path) -> None:
+    given = shape("llama")
+    folder = checkpoint(tmp_path / "1-gpu", given)
+    (folder / "model.wte.weight.bin").write_bytes(b"\0" * 10)
+    assert tool("check_weights").check(folder, given) == ["model.wte.weight.bin has 10 bytes, 768 are needed"]
+
+
+def test_a_folder_of_another_split_or_type_does_not_pass(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "2-gpu", shape("llama", tensor=2))
+    assert tool("check_weights").check(folder, shape("llama", tensor=4))
+    assert tool("check_weights").check(folder, shape("llama", tensor=2, type="fp32")) != []
+
+
+def test_a_config_of_another_model_is_told(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "1-gpu", shape("llama"))
+    found = tool("check_weights").check(folder, shape("llama", vocab=25))
+    assert "config.ini says vocab_size = 24, the model has 25" in found
+
+
+def test_a_named_folder_may_be_of_any_type_that_it_says(tmp_path: Path) -> None:
+    given = shape("gptj", type="fp32")
+    folder = checkpoint(tmp_path / "1-gpu", given)
+    assert tool("check_weights").check(folder, shape("gptj", type="any")) == []
+
+
+def test_gptj_of_the_older_branch_needs_no_config_ini(tmp_path: Path) -> None:
+    given = shape("gptj")
+    folder = checkpoint(tmp_path / "1-gpu", given)
+    (folder / "config.ini").unlink()
+    assert tool("check_weights").check(folder, given)
+    assert tool("check_weights").check(folder, shape("gptj", config_optional=True)) == []
+
+
+def test_the_check_ends_badly_and_prints_what_it_found(tmp_path: Path) -> None:
+    words = ("--family=llama", "--tensor=1", "--layers=1", "--hidden=4", "--heads=1", "--head-size=4", "--inner=8",
+             "--vocab=8")  # fmt: skip
+    ended = run(TOOLS / "check_weights.py", tmp_path / "none", *words)
+    assert ended.returncode == 1
+    assert "is not there" in ended.stdout
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------------
+
+HEADER = "batch_size, seq_len, head_num, size_per_head dataType ### batchCount, n, m, k, algoId, customOption"
+
+
+def a_tool(folder: Path, code: str) -> Path:
+    path = folder / "gpt_gemm"
+    path.write_text(f"#!{sys.executable}\n{code}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_gemm_tool_that_ends_well_and_writes_nothing_is_a_failure(tmp_path: Path) -> None:
+    usage = a_tool(tmp_path, "print('[ERROR] gpt_gemm batch_size beam_width')")
+    ended = run(TOOLS / "run_gemm.py", tmp_path / "out", usage, "8")
+    assert ended.returncode == 1
+    assert "wrote no entries" in ended.stdout
+
+
+def test_an_old_result_is_not_taken_for_the_new_one(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "gemm_config.in").write_text(f"{HEADER}\n1 2 3\n", encoding="utf-8")
+    assert run(TOOLS / "run_gemm.py", tmp_path / "out", a_tool(tmp_path, "pass"), "8").returncode == 1
+
+
+def test_what_a_gemm_tool_writes_lands_where_the_server_looks(tmp_path: Path) -> None:
+    writes = a_tool(tmp_path, f"open('gemm_config.in', 'w').write({HEADER!r} + '\\n8 32 16 256 1 ### 1 2\\n')")
+    assert run(TOOLS / "run_gemm.py", tmp_path / "out", writes, "8").returncode == 0
+    placed = run(TOOLS / "place_gemm.py", tmp_path / "out" / "gemm_config.in", tmp_path / "server")
+    assert placed.returncode == 0
+    assert (tmp_path / "server" / "gemm_config.in").read_text(encoding="utf-8").startswith("batch_size")
+
+
+@pytest.mark.parametrize("text", ["", "hello\n", f"{HEADER}\n"])
+def test_a_file_that_is_no_gemm_config_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "gemm_config.in").write_text(text, encoding="utf-8")
+    assert run(TOOLS / "place_gemm.py", tmp_path / "gemm_config.in", tmp_path / "server").returncode == 1
+    assert not (tmp_path / "server").exists()
+
+
+# --- the model repository ---------------------------------------------------------------------------------------------
+
+
+def write(tmp_path: Path, template: Path = LLAMA, **parameters: str) -> tuple[object, ...]:
+    weights = checkpoint(tmp_path / "weights" / "1-gpu", shape("llama"))
+    told = {"tensor_para_size": "1", "model_checkpoint_path": f"{weights}/", "int8_mode": "1"} | parameters
+    return repository.write(
+        template, tmp_path / "out", told, tokenizer=str(tokenizer(tmp_path / "it's a “model”")), decoupled=False
+    )
+
+
+def test_fields_are_set_and_the_rest_stays_as_upstream_has_it(tmp_path: Path) -> None:
+    assert write(tmp_path) == ()
+    was = pbtxt.read((LLAMA / "fastertransformer" / "config.pbtxt").read_text(encoding="utf-8"))
+    now = pbtxt.read((tmp_path / "out" / "fastertransformer" / "config.pbtxt").read_text(encoding="utf-8"))
+    assert now.parameters["int8_mode"].string_value == "1"
+    assert now.model_transaction_policy.decoupled is False
+    for key in ("tensor_para_size", "model_checkpoint_path", "int8_mode"):
+        was.parameters[key].string_value = now.parameters[key].string_value
+    was.model_transaction_policy.decoupled = False
+    assert was == now
+
+
+@pytest.mark.parametrize("model", ["preprocessing", "postprocessing"])
+def test_a_tokenizers_path_with_quotes_lands_in_the_call_that_loads_it(tmp_path: Path, model: str) -> None:
+    write(tmp_path)
+    text = (tmp_path / "out" / model / "1" / "model.py").read_text(encoding="utf-8")
+    named = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
+    assert str(tmp_path / "it's a “model”") in named
+    assert "/ft_workspace/llama_7b_hf" not in text
+
+
+def test_every_model_gets_a_version_folder(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert all((folder / "1").is_dir() for folder in (tmp_path / "out").iterdir())
+
+
+def test_a_repository_with_an_error_does_not_take_the_place_of_the_old_one(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert write(tmp_path, tensor_para_size="2") != ()
+    now = pbtxt.read((tmp_path / "out" / "fastertransformer" / "config.pbtxt").read_text(encoding="utf-8"))
+    assert now.parameters["tensor_para_size"].string_value == "1"
+
+
+def test_a_folder_that_is_no_template_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput):
+        write(tmp_path, FIXTURES)
+
+
+def test_a_link_that_leads_out_of_the_checkout_is_refused(tmp_path: Path) -> None:
+    template = tmp_path / "llama"
+    subprocess.run(("cp", "-r", LLAMA, template), check=True)
+    (template / "ensemble" / "secret").symlink_to("/etc/hostname")
+    with pytest.raises(BadInput):
+        write(tmp_path, template)
+
+
+def test_the_vocabulary_that_older_branches_read_beside_model_py_is_the_models_own(tmp_path: Path) -> None:
+    template = tmp_path / "gptj"
+    subprocess.run(("cp", "-r", FIXTURES / "blog" / "all_models" / "gptj", template), check=True)
+    path = template / "preprocessing" / "1" / "model.py"
+    path.write_text(path.read_text(encoding="utf-8") + '\nVOCAB_FILE = "gpt2-vocab.json"\n', encoding="utf-8")
+    folder = tokenizer(tmp_path / "model")
+    (folder / "vocab.json").write_text('{"a": 0}', encoding="utf-8")
+    weights = checkpoint(tmp_path / "weights" / "2-gpu", shape("gptj", tensor=2))
+    told = {"tensor_para_size": "2", "model_checkpoint_path": f"{weights}/"}
+    assert repository.write(template, tmp_path / "out", told, tokenizer=str(folder), decoupled=False) == ()
+    assert (tmp_path / "out" / "preprocessing" / "1" / "gpt2-vocab.json").read_text(encoding="utf-8") == '{"a": 0}'
+
+
+def test_the_command_prints_findings_and_ends_badly(tmp_path: Path) -> None:
+    ended = run("-m", "backends.fastertransformer.repository", LLAMA, tmp_path / "out", cwd=ROOT)
+    assert ended.returncode == 1
+    assert "error: fastertransformer/config.pbtxt model_checkpoint_path" in ended.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_tokenizers_are_read_out_of_model_py_without_running_it() -> None:
+    text = (LLAMA / "preprocessing" / "1" / "model.py").read_text(encoding="utf-8")
+    assert list(tool("check_tokenizer").tokenizers(ast.parse(text))) == [
+        ("LlamaTokenizer", "/ft_workspace/llama_7b_hf")
+    ]
+
+
+# --- checkouts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> tuple[Path, str]:
+    commit = git_repository(FIXTURES / "backend", tmp_path / "upstream")
+    subprocess.run(("git", "tag", "v1"), cwd=tmp_path / "upstream", check=True)
+    (tmp_path / "upstream" / "later").write_text("later\n", encoding="utf-8")
+    author = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    subprocess.run(("git", "add", "-A"), cwd=tmp_path / "upstream", check=True)
+    subprocess.run(("git", *author, "commit", "-q", "-m", "later"), cwd=tmp_path / "upstream", check=True)
+    return tmp_path / "upstream", commit
+
+
+def head(folder: Path) -> str:
+    return subprocess.run(
+        ("git", "rev-parse", "HEAD"), cwd=folder, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+@pytest.mark.parametrize("how", ["full", "short", "tag"])
+def test_a_pinned_revision_is_taken_by_commit_short_commit_and_tag(
+    tmp_path: Path, upstream: tuple[Path, str], how: str
+) -> None:
+    source, commit = upstream
+    revision = {"full": commit, "short": commit[:7], "tag": "v1"}[how]
+    ended = run(FETCH, f"file://{source}", revision, tmp_path / "copy")
+    assert ended.returncode == 0, ended.stderr
+    assert head(tmp_path / "copy") == commit
+    assert not (tmp_path / "copy" / "later").exists()
+
+
+@pytest.mark.parametrize("revision", ["main", "HEAD"])
+def test_a_branch_is_taken_at_its_newest_commit(tmp_path: Path, upstream: tuple[Path, str], revision: str) -> None:
+    assert run(FETCH, f"file://{upstream[0]}", revision, tmp_path / "copy").returncode == 0
+    assert (tmp_path / "copy" / "later").exists()
+
+
+def test_a_fetch_that_was_broken_off_is_finished(tmp_path: Path, upstream: tuple[Path, str]) -> None:
+    source, commit = upstream
+    subprocess.run(("git", "init", "-q", tmp_path / "copy"), check=True)
+    for _ in range(2):
+        assert run(FETCH, f"file://{source}", commit[:7], tmp_path / "copy").returncode == 0
+    assert head(tmp_path / "copy") == commit
+
+
+def test_a_checkout_moves_to_another_revision_and_drops_changes(tmp_path: Path, upstream: tuple[Path, str]) -> None:
+    source, commit = upstream
+    run(FETCH, f"file://{source}", "main", tmp_path / "copy")
+    (tmp_path / "copy" / "later").write_text("changed\n", encoding="utf-8")
+    assert run(FETCH, f"file://{source}", commit, tmp_path / "copy").returncode == 0
+    assert not (tmp_path / "copy" / "later").exists()
+
+
+@pytest.mark.parametrize("revision", ["no-such-branch", "0123456789"])
+def test_a_revision_that_is_not_there_is_told(tmp_path: Path, upstream: tuple[Path, str], revision: str) -> None:
+    ended = run(FETCH, f"file://{upstream[0]}", revision, tmp_path / "copy")
+    assert ended.returncode == 1
+    assert f"has no revision {revision}" in ended.stderr
+
+
+def test_a_named_submodule_is_fetched_and_one_that_is_none_is_no_matter(tmp_path: Path) -> None:
+    git_repository(FIXTURES / "backend", tmp_path / "cutlass")
+    git_repository(FIXTURES / "blog", tmp_path / "library")
+    allow = ("-c", "protocol.file.allow=always", "-c", "user.name=t", "-c", "user.email=t@example.org")
+    for words in (
+        ("submodule", "add", "-q", f"file://{tmp_path / 'cutlass'}", "3rdparty/cutlass"),
+        ("commit", "-q", "-m", "cutlass"),
+    ):
+        subprocess.run(("git", *allow, *words), cwd=tmp_path / "library", check=True, capture_output=True)
+    words = (FETCH, f"file://{tmp_path / 'library'}", "main", tmp_path / "copy", "--submodule", "3rdparty/cutlass")
+    settings = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "protocol.file.allow", "GIT_CONFIG_VALUE_0": "always"}
+    ended = subprocess.run(
+        [sys.executable, *map(str, words), "--submodule", "3rdparty/none"], env=os.environ | settings, check=False
+    )
+    assert ended.returncode == 0
+    assert (tmp_path / "copy" / "3rdparty" / "cutlass" / "all_models").is_dir()

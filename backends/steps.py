@@ -102,6 +102,7 @@ class Task(_Step):
     pass_env: tuple[str, ...] = ()  # variables taken from the person's environment if set; may hold secrets
     container: Container | None = None
     sources: dict[str, str] = {}  # variables that say where things come from; see `backends.sources`
+    progress: str | None = None  # the reader that knows this command's lines; see `backends.progress`
     stall_s: float = 900.0
 
 

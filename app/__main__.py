@@ -49,10 +49,10 @@ class Targets(Mapping[str, Target]):
         return 2
 
 
-def _ask(engine: str, endpoint: Endpoint, chat: Chat) -> Iterator[Piece]:
+def _ask(engine: str, endpoint: Endpoint, chat: Chat, told: Mapping[str, str]) -> Iterator[Piece]:
     from app.asking import in_step
 
-    return in_step(talk(engine, endpoint, chat))
+    return in_step(talk(engine, endpoint, chat, told))
 
 
 def main() -> int:

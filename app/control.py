@@ -367,9 +367,16 @@ class Control:
                 Text(en="Deploy it again, or choose a running server.", zh="请重新部署，或选择正在运行的服务。"),
                 "run",
             )
-        async with aclosing(talk(run.spec.engine, run.endpoint, chat)) as pieces:
+        async with aclosing(talk(run.spec.engine, run.endpoint, chat, self._told(run))) as pieces:
             async for piece in pieces:
                 yield piece
+
+    def _told(self, run: Run) -> dict[str, str]:
+        """What the engine's tensors must know of a run: as its first question was told, places filled."""
+        asked = next((step for step in run.plan.steps if isinstance(step, Ask)), None)
+        if asked is None or run.endpoint is None:
+            return {}
+        return fill_step(asked, self._target_of(run).places(run.id, run.endpoint, run.spec.bind)).talk
 
     # --- watching -------------------------------------------------------------------------------------------------
 
@@ -432,15 +439,29 @@ class Control:
         self._store.move(run.id, State.LOST, come_from=OPEN, trouble=trouble)
 
 
-async def talk(engine: str, endpoint: Endpoint, chat: Chat) -> AsyncIterator[Piece]:
-    """A chat through the engine's tensors and the client."""
+async def talk(
+    engine: str, endpoint: Endpoint, chat: Chat, told: Mapping[str, str] | None = None
+) -> AsyncIterator[Piece]:
+    """A chat through the engine's tensors and the client. `told` is what the plan says of the deployment, places filled.
+
+    An answer that is over before the server is (a stop text, an end that the server does not mark) ends the stream.
+    """
     tensors = {str(name): one for name, one in recipes.TENSORS.items()}.get(engine)
     if tensors is None:
         raise BadInput("engine", Text(en=f"There is no engine “{engine}”.", zh=f"没有引擎“{engine}”。"))
+    session = await asyncio.to_thread(tensors.session, chat, told or {})  # a tokenizer may have to be loaded first
+    stream = client.stream(endpoint, session.inputs, session.outputs, session.final_flag)
     try:
-        async with aclosing(client.stream(endpoint, tensors.encode(chat), tensors.OUTPUTS)) as responses:
+        async with aclosing(stream) as responses:
             async for outputs in responses:
-                yield tensors.decode(outputs)
+                piece = session.decode(outputs)
+                if piece is not None:
+                    yield piece
+                    if piece.finish is not None and session.cuts:
+                        return
+        last = session.finish()
+        if last is not None:
+            yield last
     except Refused as refusal:
         raise tensors.refused(refusal.words) from None
 

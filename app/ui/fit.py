@@ -60,7 +60,7 @@ def fit(estimate: Estimate, language: Language) -> Fit | None:
         for part in place.parts
     ]
     if used:
-        words = Text(en="In use by others", zh="已被占用").of(language)
+        words = Text(en="In use now", zh="当前占用").of(language)
         parts.insert(0, FitPart("u", words, "", used, units.share(used, whole)))
     words = verdict_words(place).of(language)
     told = ", ".join(f"{part.word} {units.gib(part.mib)}" for part in parts)

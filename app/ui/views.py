@@ -33,6 +33,7 @@ class Option(NamedTuple):
     usable: bool
     chosen: bool = False
     suggested: bool = False
+    later: bool = False  # only Slipway lacks it yet
     verdict: str = ""
     image: str | None = None
     reasons: Sequence[Text] = ()
@@ -65,9 +66,9 @@ def stepper(language: Language) -> str:
     return page("stepper", language)
 
 
-def detect(hardware: Hardware, strip: object | None, language: Language) -> str:
-    """What was found on the machine."""
-    return page("detect", language, hardware=hardware, checks=checks(hardware, language), strip=strip)
+def detect(hardware: Hardware, strip: object | None, against: Sequence[Text], language: Language) -> str:
+    """What was found on the machine. `against` says why not even the demo can run here; empty: it can."""
+    return page("detect", language, hardware=hardware, checks=checks(hardware, language), strip=strip, against=against)
 
 
 def checks(hardware: Hardware, language: Language) -> list[Check]:

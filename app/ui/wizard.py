@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from app.control import Control
+from app.control import DEMO, Control
 from app.ui import fit, launch, units, views
 from app.ui.draft import Draft, draft_of, missing_model, source_of, spec_of, tidy
 from app.ui.views import Option
@@ -101,7 +101,8 @@ class Wizard:
             strip = fit.strip(self._control.recommend(), language)
         except BadInput:  # a fact that the tables need is not known; the checks name it
             strip = None
-        return views.detect(hardware, strip, language)
+        best = self._control.ways(DEMO)[0]
+        return views.detect(hardware, strip, best.reasons, language)
 
     # --- Model ----------------------------------------------------------------------------------------------------
 
@@ -236,7 +237,8 @@ def option(way: Way, chosen: bool, first: bool, language: Language) -> Option:
         usable=usable,
         chosen=chosen and usable,
         suggested=first and usable,
-        verdict="" if usable else "impossible",
+        later=way.possible and not usable,
+        verdict="" if way.possible else "impossible",
         image=way.image if way.spec.image else None,
         reasons=(way.gain, *way.notes) if usable else way.reasons,
         facts=[(name.of(language), value) for name, value in words if value] if usable else [],

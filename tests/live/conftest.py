@@ -45,3 +45,16 @@ def served(live_control: Control) -> Iterator[Run]:
     run = deployed(live_control, "served")
     yield run
     gone(live_control, run)
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[object]:
+    """One Chromium for all tests of the page."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.live.browser import FLAGS
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        yield opened
+        opened.close()

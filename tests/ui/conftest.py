@@ -103,7 +103,7 @@ def machine(name: str) -> Hardware:
 @pytest.fixture
 def control(home: Path, store: Store) -> Iterator[StillControl]:
     """A control over an empty data folder, whose runs stand still."""
-    made = StillControl(settings({"home": str(home)}, {}), store, StillTarget())
+    made = StillControl(settings({"home": str(home)}, {}), store, {"local": StillTarget(), "docker": StillTarget()})
     made.answers = []
     made.heard = []
     yield made

@@ -126,7 +126,7 @@ async def test_of_a_very_long_log_the_end_is_sent(control: StillControl, monkeyp
 
 
 async def test_a_change_of_a_run_reaches_the_page_in_its_language(control: StillControl) -> None:
-    run, step = running(control)
+    run, _ = running(control)
     live = Live(control)
     async with asyncio.timeout(10), aclosing(messages(live.stream(Wanted("zh", run.id)))) as told:
         async for name, data, _ in told:

@@ -39,7 +39,7 @@ def failed(control: StillControl, words: str, lines: tuple[str, ...] = ()) -> tu
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_machine_is_shown_with_what_is_in_use(language) -> None:
-    html = views.detect(machine("h200-x2-busy"), None, language)
+    html = views.detect(machine("h200-x2-busy"), None, (), language)
     assert "NVIDIA H200" in html
     assert "580.159.04" in html
     assert "SM 9.0" in html
@@ -47,7 +47,7 @@ def test_the_machine_is_shown_with_what_is_in_use(language) -> None:
 
 
 def test_a_machine_without_a_gpu_is_said_to_be_fine_for_the_demo() -> None:
-    html = views.detect(Hardware(unknown={"driver_version": Text(en="No driver.", zh="没有驱动。")}), None, "en")
+    html = views.detect(Hardware(unknown={"driver_version": Text(en="No driver.", zh="没有驱动。")}), None, (), "en")
     assert "Models run on the CPU" in html
     assert "No driver." in html
 
@@ -59,7 +59,7 @@ def test_each_unknown_fact_says_why() -> None:
 
 def test_names_of_the_machine_are_text() -> None:
     gpu = Gpu(name=EVIL, processes=(GpuProcess(pid=1, name=EVIL),))
-    harmless(views.detect(Hardware(gpus=(gpu,), hostname=EVIL), None, "en"))
+    harmless(views.detect(Hardware(gpus=(gpu,), hostname=EVIL), None, (), "en"))
     harmless(views.rail(Hardware(hostname=EVIL), None, None, False, "en"))
 
 
@@ -214,7 +214,7 @@ def test_history_pages_without_losing_or_repeating_a_run(control: StillControl) 
 def test_no_english_page_holds_a_chinese_word(control: StillControl) -> None:
     run = control.served()
     pages = [
-        views.detect(machine("h200"), fit.strip(control.recommend(), "en"), "en"),
+        views.detect(machine("h200"), fit.strip(control.recommend(), "en"), (), "en"),
         views.model(dict(DEFAULTS), machine("h200"), "", "en"),
         views.review(run.plan, "", "en"),
         watch.chat((run,), "en"),

@@ -114,8 +114,13 @@ def test_another_site_cannot_use_gradio_nor_our_routes(panel: TestClient, path: 
         assert panel.post(path, json={}, headers={"origin": origin}).status_code in (403, 404)
 
 
-@pytest.mark.parametrize("path", ["/gradio_api/info", "/gradio_api/openapi.json", "/docs", "/openapi.json", "/monitoring",
-                                  "/gradio_api/file=/etc/passwd", "/gradio_api/upload", "/gradio_api/call/act"])  # fmt: skip
+DOORS = [
+    "/gradio_api/info", "/gradio_api/openapi.json", "/docs", "/openapi.json", "/monitoring", "/gradio_api/upload",
+    "/gradio_api/file=/etc/passwd", "/gradio_api/call/act",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", DOORS)
 def test_gradio_s_other_doors_are_shut(panel: TestClient, path: str) -> None:
     assert panel.get(path).status_code == 404
 

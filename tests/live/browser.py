@@ -1,0 +1,79 @@
+"""A real Chromium for the page's tests, and a panel in this process for those that need no Triton."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from app.control import Control
+from app.web import web
+from tests.conftest import until
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def panel_of(control: Control) -> Iterator[str]:
+    """The panel over `control`, served from a thread of this process."""
+    port = free_port()
+    app = web(control, control.settings, None)
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", ws="none", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until(lambda: server.started, 20, "the panel")
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        app.state.live.close()
+        thread.join(10)
+
+
+class Visitor:
+    """One person at one browser window; keeps what went wrong there."""
+
+    def __init__(self, browser: Any, address: str, **settings: Any) -> None:
+        settings = {"viewport": {"width": 1440, "height": 900}, "locale": "en-US", **settings}
+        self.context = browser.new_context(**settings)
+        self.page = self.context.new_page()
+        self.address = address
+        self.faults: list[str] = []
+        self.abroad: list[str] = []
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("console", lambda said: self.faults.append(said.text) if said.type == "error" else None)
+        self.page.on("request", lambda asked: self._note(asked.url))
+
+    def _note(self, url: str) -> None:
+        if not url.startswith((self.address, "data:", "blob:")):
+            self.abroad.append(url)
+
+    def opens(self, path: str = "/") -> Any:
+        """Opens the page and waits until it is ready."""
+        self.page.goto(self.address + path)
+        self.page.wait_for_selector("html[data-ready]")
+        return self.page
+
+    def asks(self, question: str) -> str:
+        """Asks in the chat and returns the whole answer."""
+        rows = self.page.locator(".bot-row").count()
+        self.page.fill("[data-chat-form] textarea", question)
+        self.page.keyboard.press("Enter")
+        answer = self.page.locator(".bot-row").nth(rows)
+        answer.locator('[aria-label="Again"], [aria-label="重新生成"]').wait_for(timeout=30_000)
+        return str(answer.locator(".words").inner_text())

@@ -1,0 +1,298 @@
+"""The page in a real browser over a control whose runs stand still: what needs no Triton to be seen."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from app.settings import settings
+from backends.events import Event, Kind
+from backends.runs import Run, State
+from backends.spec import Chat, Piece
+from storage.store import Store
+from tests.live.browser import Visitor, panel_of
+from tests.ui.conftest import StillControl, StillTarget, machine
+
+pytestmark = pytest.mark.live
+EVIL = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
+
+
+@pytest.fixture
+def control(home: Path, store: Store) -> StillControl:
+    made = StillControl(settings({"home": str(home)}, {}), store, {"local": StillTarget(), "docker": StillTarget()})
+    made.answers = []
+    made.heard = []
+    return made
+
+
+@pytest.fixture
+def panel(control: StillControl) -> Iterator[str]:
+    with panel_of(control) as address:
+        yield address
+
+
+@pytest.fixture
+def visitor(browser, panel: str) -> Iterator[Visitor]:
+    one = Visitor(browser, panel)
+    yield one
+    one.context.close()
+
+
+def running(control: StillControl, name: str = "demo") -> tuple[Run, str]:
+    run = control.moved(control.begun(name), State.RUNNING)
+    step = run.plan.steps[0].id
+    control.told(run, Event(step=step, kind=Kind.STARTED))
+    return run, step
+
+
+def test_back_and_reload_lose_nothing(visitor: Visitor) -> None:
+    page = visitor.opens()
+    page.click("text=Continue to model")
+    page.fill('[name="limits.concurrent"]', "4")
+    page.click("text=Continue to engine")
+    page.click("text=Continue to review")
+    expect(page.locator("#sw-review h1")).to_be_focused()
+    page.reload()
+    expect(page.locator("#sw-review h1")).to_be_visible()
+    page.click("#sw-review >> text=Back")
+    page.click("#sw-engine >> text=Back")
+    expect(page.locator('[name="limits.concurrent"]')).to_have_value("4")
+    assert not visitor.faults
+
+
+def test_a_wrong_value_is_said_at_its_field_and_the_fold_opens(visitor: Visitor) -> None:
+    page = visitor.opens()
+    page.click("text=Continue to model")
+    page.click("text=Advanced")
+    page.fill('[name="name"]', "Not This")
+    page.click("text=Continue to engine")
+    expect(page.locator('[data-field="name"] .err')).to_contain_text("small letters")
+    expect(page.locator('[name="name"]')).to_be_focused()
+    page.fill('[name="name"]', "this-one")
+    page.click("text=Continue to engine")
+    expect(page.locator("#sw-engine h1")).to_be_visible()
+
+
+def test_a_double_click_starts_one_run(visitor: Visitor, control: StillControl) -> None:
+    page = visitor.opens()
+    for words in ("Continue to model", "Continue to engine", "Continue to review"):
+        page.click(f"text={words}")
+    page.dblclick("#sw-review [type=submit]")
+    page.wait_for_url(re.compile("run=demo-"))
+    assert control.count() == 1
+
+
+def test_two_windows_see_one_run(browser, visitor: Visitor, control: StillControl) -> None:
+    first = visitor.opens()
+    second = Visitor(browser, visitor.address).opens()
+    for page in (first, second):
+        for words in ("Continue to model", "Continue to engine", "Continue to review"):
+            page.click(f"text={words}")
+    for page in (first, second):
+        page.click("#sw-review [type=submit]")
+        page.wait_for_url(re.compile("run=demo-"))
+    assert first.url == second.url
+    assert control.count() == 1
+
+
+def test_the_language_follows_the_browser_can_be_switched_and_is_remembered(browser, panel: str) -> None:
+    visitor = Visitor(browser, panel, locale="zh-CN")
+    page = visitor.opens()
+    expect(page.locator("#nav button:has-text('部署')").first).to_be_visible()
+    assert page.evaluate("document.documentElement.lang") == "zh-CN"
+    page.click('[data-language="en"]')
+    expect(page.locator("h1:visible")).to_have_text("Check this machine")
+    page.reload()
+    expect(page.locator("h1:visible")).to_have_text("Check this machine")
+    assert not visitor.abroad
+
+
+@pytest.mark.parametrize("tab", ["", "?tab=chat", "?tab=monitor", "?tab=history"])
+def test_a_chinese_page_leaves_no_english_sentence(browser, panel: str, control: StillControl, tab: str) -> None:
+    control.served("my-llama")
+    page = Visitor(browser, panel, locale="zh-CN").opens(f"/{tab}")
+    if not tab:
+        page.click('[data-do="new"]')
+    left = re.findall(r"\b[a-z]{3,} [a-z]{2,}\b", page.inner_text("body"))
+    assert not left
+
+
+def test_light_and_dark_follow_the_browser_and_the_switch(browser, panel: str) -> None:
+    page = Visitor(browser, panel, color_scheme="dark").opens()
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.click("[data-theme-switch]")
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert dark != light
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == light
+
+
+def test_a_link_to_a_run_shows_it_and_its_log(visitor: Visitor, control: StillControl) -> None:
+    run, step = running(control)
+    control.wrote(run, step, "one\nValueError: two\nthree\n")
+    page = visitor.opens(f"/?run={run.id}")
+    rows = page.locator("[data-log-rows] > div")
+    expect(rows).to_have_count(3)
+    expect(rows.nth(1)).to_have_class(re.compile(r"\bE\b"))
+    page.fill("[data-log-search]", "thr")
+    expect(page.locator("[data-log-found]")).to_have_text("1 of 1")
+    expect(page.locator("[data-log-rows] mark")).to_have_text("thr")
+    control.wrote(run, step, "four\n")
+    expect(rows).to_have_count(4)
+    control.told(run, Event(step=step, kind=Kind.FAILED))
+    control.moved(run, State.FAILED)
+    expect(page.locator("[data-log-state]")).to_have_text("Ended")
+    with page.expect_download() as download:
+        page.click("[data-log-download]")
+    assert Path(download.value.path()).read_text() == "one\nValueError: two\nthree\nfour\n"
+
+
+def test_nothing_that_a_log_a_name_or_a_model_says_is_carried_out(visitor: Visitor, control: StillControl) -> None:
+    run, step = running(control, "logs")
+    control.wrote(run, step, f"{EVIL}\n\x1b[31m{EVIL}\x1b[0m\n")
+    page = visitor.opens(f"/?run={run.id}")
+    expect(page.locator("[data-log-rows]")).to_contain_text("<img src=x")
+    control.served("talks", answer=EVIL)
+    control.answers = [Piece(text=EVIL), Piece(text=f"\n\n`{EVIL}`\n\n| a |\n|---|\n| {EVIL} |\n\n[x](javascript:alert(1))"),
+                       Piece(finish="stop", prompt_tokens=1, completion_tokens=2)]  # fmt: skip
+    page.click('#nav button:has-text("Chat")')
+    assert "<img src=x" in visitor.asks(EVIL)
+    assert page.locator('.bot-row a[href^="javascript"]').count() == 0
+    page.click('#nav button:has-text("History")')
+    page.fill("[data-history-search]", EVIL)
+    expect(page.locator("#sw-history")).to_contain_text("Nothing matches")
+    assert page.evaluate("window.pwned") is None
+
+
+def test_markdown_is_shown_well_however_it_is_cut(visitor: Visitor, control: StillControl) -> None:
+    control.served()
+    text = "# Title\n\nSome **bold** and `code`.\n\n```python\nprint('<b>')\n\nx = 1\n```\n\n1. one\n2. two\n\n- a\n- b\n\nend 你好 🚀"
+    control.answers = [*(Piece(text=letter) for letter in text), Piece(finish="stop", completion_tokens=9)]
+    page = visitor.opens("/?tab=chat")
+    visitor.asks("Go")
+    words = page.locator(".bot-row .words")
+    expect(words.locator("pre.code")).to_have_text("print('<b>')\n\nx = 1")
+    expect(words.locator("ol > li")).to_have_text(["one", "two"])
+    expect(words.locator("ul > li")).to_have_text(["a", "b"])
+    expect(words.locator("strong")).to_have_text("bold")
+    expect(words.locator("p").last).to_have_text("end 你好 🚀")
+
+
+def test_stop_closes_the_answer_at_its_source(visitor: Visitor, control: StillControl) -> None:
+    closed = threading.Event()
+
+    async def endless(run_id: str, chat: Chat) -> AsyncIterator[Piece]:
+        try:
+            while True:
+                yield Piece(text="word ")
+                await asyncio.sleep(0.01)
+        finally:
+            closed.set()
+
+    control.chat = endless
+    control.served()
+    page = visitor.opens("/?tab=chat")
+    page.fill("[data-chat-form] textarea", "Go on")
+    page.keyboard.press("Enter")
+    expect(page.locator(".bot-row .words")).to_contain_text("word")
+    page.click("[data-chat-stop]")
+    expect(page.locator(".bot-row .ans")).to_contain_text("Stopped by you")
+    assert closed.wait(5)
+
+
+def test_a_long_answer_costs_the_page_no_more_at_its_end_than_at_its_beginning(visitor, control: StillControl) -> None:
+    paragraph = "The quick brown fox jumps over the lazy dog. " * 3 + "\n\n"
+    pieces = [word + " " for _ in range(300) for word in paragraph.split(" ")]
+    control.answers = [*(Piece(text=piece) for piece in pieces), Piece(finish="stop", completion_tokens=len(pieces))]
+    control.served()
+    visitor.opens("/?tab=chat")
+    begun = time.monotonic()
+    words = visitor.asks("Tell me")
+    assert time.monotonic() - begun < 10
+    assert words.count("lazy dog") == 900
+
+
+def test_fifty_thousand_lines_reach_a_page_that_stays_usable(visitor: Visitor, control: StillControl) -> None:
+    run, step = running(control)
+    page = visitor.opens(f"/?run={run.id}")
+    page.evaluate("""() => { window.gaps = []; let last = performance.now();
+      const beat = () => { const now = performance.now(); window.gaps.push(now - last); last = now; requestAnimationFrame(beat); };
+      requestAnimationFrame(beat); }""")
+    total, batch = 50_000, 500
+
+    def write() -> None:
+        begun = time.monotonic()
+        for start in range(0, total, batch):
+            control.wrote(
+                run,
+                step,
+                "".join(
+                    f"I1121 11:48:00.000117 1 x.cc:{n}] line {n} {'.' * 60}\n" for n in range(start, start + batch)
+                ),
+            )  # noqa: E501
+            time.sleep(max(0.0, begun + (start + batch) / 5000 - time.monotonic()))  # the pace is the test: 5,000/s
+        control.told(run, Event(step=step, kind=Kind.DONE))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    expect(page.locator("[data-log-lines]")).to_have_text("50,000 lines", timeout=30_000)
+    writer.join()
+    expect(page.locator("[data-log-rows] > div").last).to_contain_text("line 49999")
+    numbers = page.evaluate("""() => { window.slipway.copy = (text) => { window.copied = text; };
+      document.querySelector("[data-log-copy]").click();
+      return window.copied.split("\\n").map((line) => Number(/line (\\d+)/.exec(line)[1])); }""")
+    assert numbers == list(range(total))
+    worst = sorted(page.evaluate("window.gaps"))[-3:]
+    assert worst[-1] < 500, f"frames apart: {worst} ms"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser, panel: str, control: StillControl, scheme: str) -> None:
+    control.machine = machine("h200-x2-busy")
+    control.served()
+    run, step = running(control, "second")
+    control.wrote(run, step, "W1121 11:48:00.000117 1 x.cc:1] careful\nE1121 11:48:00.000117 1 x.cc:1] bad\n")
+    page = Visitor(browser, panel, color_scheme=scheme, bypass_csp=True).opens(f"/?run={run.id}")
+
+    def check(where: str) -> None:
+        page.wait_for_timeout(300)  # colours fade in
+        found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa"]}).response["violations"]
+        serious = [
+            (one["id"], [node["html"] for node in one["nodes"]])
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        ]
+        assert not serious, f"{where}: {serious}"
+
+    check("launch")
+    page.click('[data-do="new"]')
+    check("detect")
+    for words in ("Continue to model", "Continue to engine", "Continue to review"):
+        page.click(f"text={words}")
+        page.wait_for_timeout(500)
+        check(words)
+    for tab in ("Chat", "Monitor", "History"):
+        page.click(f'#nav button:has-text("{tab}")')
+        page.wait_for_timeout(500)
+        check(tab)
+    page.click("[data-history-open] >> nth=0")
+    page.locator(".drawer").wait_for()
+    check("drawer")
+
+
+@pytest.mark.parametrize("tab", ["", "?tab=chat", "?tab=monitor", "?tab=history"])
+@pytest.mark.parametrize("language", ["en-US", "zh-CN"])
+def test_a_phone_never_scrolls_sideways(browser, panel: str, control: StillControl, tab: str, language: str) -> None:
+    control.machine = machine("h200-x2-busy")
+    control.served("a-name-that-is-as-long-as-a-name-may-be-0123456")
+    page = Visitor(browser, panel, viewport={"width": 390, "height": 844}, locale=language).opens(f"/{tab}")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,158 @@
+"""The main job in a real browser on a real tritonserver: wizard, launch, chat, reload, Monitor, History."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from app.control import Control
+from backends.runs import State
+from tests.conftest import until
+from tests.live.browser import Visitor, free_port
+from tests.live.conftest import gone
+
+pytestmark = pytest.mark.live
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def panel(live_home: Path, runtime_dir: Path) -> Iterator[str]:
+    """The panel as a program of its own."""
+    port = free_port()
+    program = subprocess.Popen(
+        (sys.executable, "-m", "app", "--home", str(live_home), "panel", "--port", str(port)), cwd=ROOT
+    )
+    address = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{address}/slipway/health", trust_env=False).status_code == 200
+        except httpx.TransportError:
+            assert program.poll() is None, "the panel ended"
+            return False
+
+    until(answers, 30, "the panel")
+    yield address
+    program.terminate()
+    program.wait(15)
+
+
+def test_from_the_first_page_to_an_answer(browser, panel: str, live_control: Control) -> None:
+    visitor = Visitor(browser, panel)
+    page = visitor.opens()
+    if page.locator("[data-do=new]").is_visible():  # another test's server is running and is shown first
+        page.click("[data-do=new]")
+    page.click("text=Continue to model")
+    page.click("text=Advanced")
+    page.fill('[name="name"]', "from-page")
+    page.click("text=Continue to engine")
+    page.click("text=Continue to review")
+    page.click('[data-tab="script"]')
+    expect(page.locator("#pane-script")).to_contain_text("#!/bin/sh")
+    page.dblclick("#sw-review [type=submit]")
+
+    page.wait_for_url(re.compile("run=from-page-"))
+    run_id = re.search(r"run=([\w-]+)", page.url).group(1)
+    page.reload()
+    expect(page.locator("#sw-launch h1")).to_contain_text("from-page")
+    assert run_id in page.url
+    expect(page.locator("#sw-launch h1")).to_contain_text("is running", timeout=180_000)
+    assert [run.id for run in live_control.open_runs() if run.name == "from-page"] == [run_id]
+    expect(page.locator(".answer")).to_contain_text("Slipway")
+    page.click('[data-log-step="serve"]')
+    expect(page.locator("[data-log-rows]")).to_contain_text("Started", timeout=10_000)
+
+    page.click("text=Open chat")
+    page.select_option("[data-chat-server]", run_id)
+    assert "Triton" in visitor.asks("What is Slipway?")
+    figures = page.locator(".bot-row .ans").last.inner_text()
+    assert re.search(r"TTFT \d+ ms", figures)
+    assert re.search(r"[\d.]+ tok/s", figures)
+    assert re.search("[\u4e00-\u9fff]", visitor.asks("什么是 Slipway？"))
+    page.reload()
+    expect(page.locator(".bot-row")).to_have_count(2)
+
+    page.click('#nav button:has-text("Monitor")')
+    card = page.locator(f'[data-server="{run_id}"]')
+    expect(card).to_contain_text("Running")
+    expect(card.locator("dd").nth(2)).to_have_text(re.compile(r"^[3-9]"), timeout=10_000)
+    expect(page.locator('[data-plot="host"] polyline').first).to_be_visible()
+
+    page.click('#nav button:has-text("History")')
+    page.click(f'[data-history-open="{run_id}"]')
+    expect(page.locator(".drawer .stages li.done")).to_have_count(len(live_control.run(run_id).plan.steps))
+    page.keyboard.press("Escape")
+    expect(page.locator(".drawer")).to_have_count(0)
+
+    page.goto(f"{panel}/?run={run_id}")
+    page.click('#sw-launch [data-do="stop"]')
+    page.click("dialog >> text=Stop server")
+    expect(page.locator("#sw-launch h1")).to_contain_text("is stopped", timeout=30_000)
+    assert live_control.run(run_id).state is State.STOPPED
+    assert not visitor.faults
+    assert not visitor.abroad
+    gone(live_control, live_control.run(run_id))
+
+
+def test_stop_ends_an_answer_on_the_server(browser, panel: str, live_control: Control, served) -> None:
+    visitor = Visitor(browser, panel)
+    page = visitor.opens("/?tab=chat")
+    page.select_option("[data-chat-server]", served.id)
+    page.click("text=Parameters")
+    page.fill('[data-sampling="repetition_penalty"]', "1.3")
+    page.fill('[data-sampling="temperature"]', "2")
+    page.fill("[data-chat-form] textarea", "Tell me everything.")
+    page.keyboard.press("Enter")
+    expect(page.locator(".bot-row .ans")).not_to_be_empty()
+    stop = page.locator("[data-chat-stop]")
+    if stop.is_visible():
+        stop.click()
+    expect(stop).to_be_hidden()
+
+    def idle() -> bool:
+        text = httpx.get(f"http://127.0.0.1:{served.endpoint.metrics_port}/metrics", trust_env=False).text
+        return bool(re.search(r"active\w*\{[^}]*\} 0(\.0)?$", text, re.MULTILINE))
+
+    until(idle, 10, "the server is idle")
+
+
+def test_a_panel_that_is_killed_is_found_again_by_its_page(browser, live_home, runtime_dir, served) -> None:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+
+    def start() -> subprocess.Popen:
+        program = subprocess.Popen(
+            (sys.executable, "-m", "app", "--home", str(live_home), "panel", "--port", str(port)), cwd=ROOT
+        )
+        until(lambda: _up(address), 30, "the panel")
+        return program
+
+    program = start()
+    visitor = Visitor(browser, address)
+    page = visitor.opens(f"/?run={served.id}")
+    expect(page.locator("#sw-launch h1")).to_contain_text("is running")
+    program.kill()
+    program.wait(10)
+    expect(page.locator(".lost")).to_be_visible(timeout=15_000)
+    program = start()
+    expect(page.locator(".lost")).to_have_count(0, timeout=20_000)
+    expect(page.locator("#sw-launch h1")).to_contain_text("is running")
+    page.click("text=Open chat")
+    page.select_option("[data-chat-server]", served.id)
+    assert "Slipway" in visitor.asks("What is Slipway?")
+    program.terminate()
+    program.wait(15)
+
+
+def _up(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/slipway/health", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False

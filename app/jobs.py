@@ -236,6 +236,8 @@ class Worker:
         known: Endpoint | None = None
         if self._target.watch(self._id) is None:
             known = run.endpoint or self._target.find(self._id).endpoint
+            if known is not None and run.endpoint is None:
+                self._move(State.RUNNING, endpoint=known)
         if known is not None:
             return known
         wanted = run.spec.ports

@@ -14,8 +14,8 @@ from backends.spec import Chat, Endpoint, Frozen, Piece
 from backends.steps import Step
 from backends.text import Text
 
-Ask = Callable[[str, Endpoint, Chat], Iterator[Piece]]
-"""Sends a chat to a running server through an engine's tensors: (engine, endpoint, chat) -> pieces."""
+Ask = Callable[[str, Endpoint, Chat, Mapping[str, str]], Iterator[Piece]]
+"""Sends a chat to a running server through an engine's tensors: (engine, endpoint, chat, talk) -> pieces."""
 
 AskedToStop = Callable[[], bool]
 

@@ -33,7 +33,8 @@ RUN, HOME, STEP, SPEC, KIND, PRINT, ENDPOINT = (
 LOG_LIMITS = {"max-size": "64m", "max-file": "3"}  # what Docker keeps of one container's output
 SECRETS = "run/slipway"  # folder inside the container, without the leading slash
 INSIDE_HOME = "/tmp"  # noqa: S108  a folder that every image has and everybody may write to
-_RLIMIT = re.compile(r"error setting rlimits?(?: type)? ?(\w+)")
+_RLIMIT = re.compile(r"error setting rlimit")
+_RLIMIT_TYPE = re.compile(r"rlimit type (\w+)")
 _RLIMITS = {
     "0": "cpu",
     "1": "fsize",
@@ -164,10 +165,10 @@ def refused_ulimits(words: str, ulimits: Mapping[str, int]) -> tuple[str, ...]:
 
     runc: "error setting rlimit type 8: operation not permitted"; newer: "error setting rlimits for ready process".
     """
-    found = _RLIMIT.search(words)
-    if found is None or not ulimits:
+    if not _RLIMIT.search(words):
         return ()
-    name = _RLIMITS.get(found[1], found[1])
+    found = _RLIMIT_TYPE.search(words)
+    name = _RLIMITS.get(found[1], found[1]) if found else ""
     return (name,) if name in ulimits else tuple(ulimits)
 
 

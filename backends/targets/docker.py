@@ -181,7 +181,7 @@ class DockerTarget:
         secrets = tuple(value for name, value in passed.items() if SECRET_NAME.search(name))
         container = yield from self._begin(step, work, passed)
         movement, watch_space = waiting.Movement(step.stall_s), self._watch_space(step)
-        looked = 0.0
+        watch, looked = waiting.progress(step, work), 0.0
         try:
             while True:
                 work.check_stop()
@@ -195,6 +195,7 @@ class DockerTarget:
                     looked = time.monotonic()
                     movement.saw(effort=self._effort(container))
                 movement.check(work.log)
+                yield from waiting.news(step, watch)
                 time.sleep(waiting.LOOK_S)
             was_away = self._away_since.pop(work.run, None) is not None
             self._finish(container, work.log, secrets)

@@ -198,6 +198,7 @@ class LocalTarget:
         pump = threading.Thread(target=_pump, args=(child.stdout, work.log, secrets, lines), daemon=True)
         pump.start()
         moved, effort = time.monotonic(), 0.0
+        watch = waiting.progress(step, work)
         try:
             while child.poll() is None:
                 work.check_stop()
@@ -212,6 +213,7 @@ class LocalTarget:
                         moved, effort = time.monotonic(), spent
                 if time.monotonic() - moved > step.stall_s:
                     raise waiting.stalled(step.stall_s, work.log)
+                yield from waiting.news(step, watch)
         finally:
             if child.poll() is None:
                 processes.end(processes.family(child.pid), TASK_PATIENCE_S)
@@ -284,7 +286,7 @@ class LocalTarget:
         started = time.monotonic()
         first: float | None = None
         text, tokens = "", 0
-        for piece in self._ask(step.engine, work.endpoint, step.chat):
+        for piece in self._ask(step.engine, work.endpoint, step.chat, step.talk):
             work.check_stop()
             if first is None and piece.text:
                 first = time.monotonic() - started

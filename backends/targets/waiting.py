@@ -14,6 +14,7 @@ from backends import doctor
 from backends.errors import OutOfSpace, Stalled, StepFailed
 from backends.events import Event, Kind
 from backends.logs import last_lines
+from backends.progress import Watch
 from backends.steps import Service, Step
 from backends.targets.base import Work
 from backends.text import Text, same
@@ -45,6 +46,17 @@ class Movement:
         """Raises Stalled where nothing has moved for too long."""
         if time.monotonic() - self._moved > self._stall_s:
             raise stalled(self._stall_s, log)
+
+
+def progress(step: Step, work: Work) -> Watch:
+    """What will read the step's log for stages, if the step names who can."""
+    return Watch(getattr(step, "progress", None), work.log, time.monotonic)
+
+
+def news(step: Step, watch: Watch) -> Iterator[Event]:
+    """What the log told since the last look, as events."""
+    for told in watch.news():
+        yield Event(step=step.id, kind=Kind.PROGRESS, text=told.text, fraction=told.fraction)
 
 
 def await_health(
@@ -127,6 +139,8 @@ def failed(program: str, status: int, log: Path) -> StepFailed:
     """A command or server that ended with `status` (negative: the signal that ended it, -1: nobody knows)."""
     lines = tail(log)
     found = doctor.diagnose(lines)
+    if found is None and status in (-9, 137):  # nothing is printed by what the kernel ends
+        found = doctor.diagnose(("slipway: exit status 137",))
     if status == -1:
         how = Text(en="its exit code is not known", zh="退出码未知")
     elif status < 0:

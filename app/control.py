@@ -6,6 +6,7 @@ terminals may work on one data folder at the same time.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -36,7 +37,7 @@ from backends.probes import model as model_probe
 from backends.reading import read_json
 from backends.runs import OPEN, LogPage, Run, State, StepView, Summary, Trouble, standings
 from backends.spec import Chat, Endpoint, Frozen, Hardware, Model, ModelSource, Piece, Sources, Spec
-from backends.steps import Plan, Step, digest
+from backends.steps import Ask, Plan, Step, digest, fill_step
 from backends.targets.base import Leftover, Target
 from backends.text import Text
 from storage.store import Store
@@ -376,7 +377,7 @@ class Control:
         asked = next((step for step in run.plan.steps if isinstance(step, Ask)), None)
         if asked is None or run.endpoint is None:
             return {}
-        return fill_step(asked, self._target_of(run).places(run.id, run.endpoint, run.spec.bind)).talk
+        return fill_step(asked, self._targets[run.spec.target].places(run.id, run.endpoint, run.spec.bind)).talk
 
     # --- watching -------------------------------------------------------------------------------------------------
 
@@ -442,7 +443,7 @@ class Control:
 async def talk(
     engine: str, endpoint: Endpoint, chat: Chat, told: Mapping[str, str] | None = None
 ) -> AsyncIterator[Piece]:
-    """A chat through the engine's tensors and the client. `told` is what the plan says of the deployment, places filled.
+    """A chat through the engine's tensors and the client. `told` is what the plan says of the deployment, filled in.
 
     An answer that is over before the server is (a stop text, an end that the server does not mark) ends the stream.
     """

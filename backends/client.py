@@ -24,8 +24,13 @@ _requests = itertools.count(1)
 Responses = AsyncIterator[dict[str, Tensor]]
 
 
-async def stream(endpoint: Endpoint, inputs: Sequence[Tensor], outputs: Sequence[str] = ()) -> Responses:
+async def stream(
+    endpoint: Endpoint, inputs: Sequence[Tensor], outputs: Sequence[str] = (), final_flag: bool = True
+) -> Responses:
     """Sends one request and yields the output tensors of each response, by name, until the final one.
+
+    `final_flag` False: a server before 23.06, which marks no response as the last and must not be asked to. The side of
+    the request is closed then, and the server ends the stream when everything has come.
 
     Works for decoupled and other models. Closing the iterator cancels the request on the server. Raises Unreachable
     where no server answers, Refused with the server's words where it refuses or fails the request.
@@ -43,9 +48,9 @@ async def stream(endpoint: Endpoint, inputs: Sequence[Tensor], outputs: Sequence
             "inputs": [_input(tensor) for tensor in inputs],
             "outputs": [aio.InferRequestedOutput(name) for name in outputs] or None,
             "request_id": request_id,
-            "enable_empty_final_response": True,
-        }
-        await over.wait()  # the stream stays open for the answers; its end is ours to say
+        } | ({"enable_empty_final_response": True} if final_flag else {})
+        if final_flag:
+            await over.wait()  # the stream stays open for the answers; its end is ours to say
 
     responses = client.stream_infer(one_request())
     try:
@@ -56,7 +61,7 @@ async def stream(endpoint: Endpoint, inputs: Sequence[Tensor], outputs: Sequence
             tensors = {output.name: _tensor(result, output) for output in response.outputs}
             if tensors:
                 yield tensors
-            if response.parameters["triton_final_response"].bool_param:
+            if final_flag and response.parameters["triton_final_response"].bool_param:
                 return
     except InferenceServerException as error:
         raise _refused(error) from error

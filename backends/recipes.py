@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from backends.errors import CannotDo, Refused
+from backends.sessions import Session
 from backends.sources import applied
-from backends.spec import Chat, EngineName, Hardware, Model, ModelSource, Piece, Sources, Spec, Tensor
+from backends.spec import Chat, EngineName, Hardware, Model, ModelSource, Sources, Spec
 from backends.steps import Plan
 from backends.text import Text
 from backends.transformers import metrics as transformers_metrics
@@ -26,11 +27,8 @@ class Recipe(Protocol):
 class Tensors(Protocol):
     """Chat <-> the tensors of the model repository that the recipe beside it writes."""
 
-    OUTPUTS: tuple[str, ...]
-
-    def encode(self, chat: Chat) -> tuple[Tensor, ...]: ...
-
-    def decode(self, outputs: Mapping[str, Tensor]) -> Piece: ...
+    def session(self, chat: Chat, told: Mapping[str, str]) -> Session:
+        """What is sent for one chat; `told` is what the plan's first question says of the deployment (`Ask.talk`)."""
 
     def refused(self, words: str) -> Refused: ...
 

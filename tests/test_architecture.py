@@ -36,12 +36,12 @@ HOMES = {  # library -> where alone it may be imported
     "tritonclient": ("backends.client", "backends.pbtxt"),
     "sqlmodel": ("storage",),
     "pynvml": ("backends.probes",),
-    "transformers": ("backends.probes",),
+    "transformers": ("backends.probes", "backends.tokenizers"),
     "subprocess": ("backends.targets", "backends.probes", "app.control"),
 }
 PURE = (
     "backends.steps", "backends.spec", "backends.images", "backends.memory", "backends.script", "backends.runs",
-    "backends.transformers", "backends.fetching",
+    "backends.transformers", "backends.fetching", "backends.prompts",
     *(f"backends.fastertransformer.{room}" for room in ("recipe", "refusals", "deployment", "build", "convert",
       "autotune", "serve", "guides", "sources")),
     *(f"backends.tensorrt_llm.{room}" for room in ("recipe", "choices", "deployment", "versions", "formats", "images",

@@ -11,10 +11,16 @@ from collections.abc import Mapping
 from typing import Literal, cast
 
 from backends.errors import Refused
+from backends.sessions import Stateless
 from backends.spec import Chat, Piece, Tensor
 from backends.text import Text
 
 OUTPUTS: tuple[str, ...] = ("text_output", "finish_reason", "prompt_tokens", "completion_tokens")
+
+
+def session(chat: Chat, told: Mapping[str, str]) -> Stateless:  # noqa: ARG001  the server knows its model
+    """A session for one chat: every response holds new text and stands for itself."""
+    return Stateless(encode(chat), OUTPUTS, decode)
 
 
 def encode(chat: Chat) -> tuple[Tensor, ...]:

@@ -38,7 +38,7 @@ def _known() -> tuple[tuple[re.Pattern[str], _Known], ...]:
 
 
 _TABLE = re.compile(r"^\s*[+|].*[+|]\s*$")
-_ERROR = re.compile(r"^E\d{4} |^error: |^\w*(Error|Exception): |\bERROR\b|\[ERROR\]")
+_ERROR = re.compile(r"^E\d{4} |^error: |^\w*(Error|Exception): |\bERROR\b|\[ERROR\]|\]\s*\[E\]")
 
 
 def telling(lines: Sequence[str]) -> tuple[str, ...]:

@@ -31,6 +31,8 @@ from backends.text import Text, same
 
 LOW_MIB = 256  # less than this on the engine's disk ends a step, before the engine itself can no longer work
 AWAY_S = 60.0  # how long the engine may be away (a restart, an upgrade) before a waiting step gives up
+_ENDED_BY_SIGNAL = (137, 143)  # 128 + SIGKILL, 128 + SIGTERM
+_GOING_S = 2.0  # how long an engine that stops takes from ending its containers to its own end
 _LOOK_SPACE_S = 2.0
 _LOOK_EFFORT_S = 5.0
 
@@ -116,14 +118,15 @@ class DockerTarget:
         if state is None:
             gone = self._services.pop(run, None) is not None
             return -1 if gone else self._local.watch(run)
-        was_away = self._away_since.pop(run, None) is not None
         log = self._log(run, state)
         if state.exit_status is None:
+            self._away_since.pop(run, None)
             self._follow(state.id, log).flush()
             return None
+        with_docker = self._ended_with_docker(run, state)
         self._finish(state.id, log)
-        if was_away:
-            raise _ended_with_docker(state, log)
+        if with_docker:
+            raise _docker_ended(state, log)
         return state.exit_status
 
     def stop(self, run: str) -> None:
@@ -197,14 +200,14 @@ class DockerTarget:
                 movement.check(work.log)
                 yield from waiting.news(step, watch)
                 time.sleep(waiting.LOOK_S)
-            was_away = self._away_since.pop(work.run, None) is not None
+            with_docker = state is not None and self._ended_with_docker(work.run, state)
             self._finish(container, work.log, secrets)
         finally:
             self._end(container, TASK_PATIENCE_S, work)
         if state is None:
             raise waiting.failed(step.argv[0], -1, work.log)
         if state.exit_status:
-            raise _ended_with_docker(state, work.log) if was_away else self._failed(step, state, work.log)
+            raise _docker_ended(state, work.log) if with_docker else self._failed(step, state, work.log)
         missing = waiting.missing_output(step, work.log)
         if missing is not None:
             raise missing
@@ -279,6 +282,23 @@ class DockerTarget:
                 if self._away(run) > AWAY_S:
                     raise
                 time.sleep(waiting.LOOK_S * 5)
+
+    def _ended_with_docker(self, run: str, state: State) -> bool:
+        """Whether the engine went away around the container's end: when it stops, it ends its containers before itself.
+
+        An engine that is just going is waited for, so that the container can be removed.
+        """
+        away = self._away_since.pop(run, None) is not None
+        if not away and state.exit_status in _ENDED_BY_SIGNAL and not state.out_of_memory:
+            deadline = time.monotonic() + _GOING_S
+            while not away and time.monotonic() < deadline:
+                away = self.engine.away() is not None
+                time.sleep(waiting.LOOK_S)
+        if away:
+            with contextlib.suppress(Unreachable):
+                self._look_patiently(run, state.id)
+            self._away_since.pop(run, None)
+        return away
 
     def _away(self, run: str) -> float:
         """Seconds since the engine was first missed by this run."""
@@ -388,7 +408,7 @@ def _print(step: PullImage | BuildImage) -> str:
     return digest(step.model_copy(update=told | ({"sources": {}} if isinstance(step, BuildImage) else {})))[:16]
 
 
-def _ended_with_docker(state: State, log: Path) -> StepFailed:
+def _docker_ended(state: State, log: Path) -> StepFailed:
     return StepFailed(
         Text(
             en=f"Docker was stopped or restarted, and the container ended with it (exit code {state.exit_status}).",

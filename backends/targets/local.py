@@ -286,14 +286,12 @@ class LocalTarget:
         started = time.monotonic()
         first: float | None = None
         text, tokens = "", 0
-        for piece in self._ask(step.engine, work.endpoint, step.chat, step.talk):
-            work.check_stop()
+        pieces = self._ask(step.engine, work.endpoint, step.chat, step.talk)
+        for piece in waiting.in_time(pieces, work, step.timeout_s):
             if first is None and piece.text:
                 first = time.monotonic() - started
             text += piece.text
             tokens = piece.completion_tokens or tokens
-            if time.monotonic() - started > step.timeout_s:
-                raise waiting.stalled(step.timeout_s, work.log)
         if first is None:
             raise StepFailed(
                 Text(en="The server took the request but answered nothing.", zh="服务接受了请求，但没有任何回答。"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import queue
 import shutil
 import signal
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from backends import doctor
 from backends.errors import OutOfSpace, Stalled, StepFailed
@@ -19,6 +22,7 @@ from backends.steps import Service, Step
 from backends.targets.base import Work
 from backends.text import Text, same
 
+T = TypeVar("T")
 LOOK_S = 0.1  # how often a waiting step looks whether something happened
 LAST_LINES = 30
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know our loopback
@@ -88,6 +92,39 @@ def await_health(
     status()  # whatever brings the log up to date has done so before it is read
     watched.check()
     yield Event(step=step.id, kind=Kind.PROGRESS, fraction=1.0)
+
+
+def in_time(items: Iterable[T], work: Work, timeout_s: float) -> Iterator[T]:
+    """The items of a source that may block, as they come. Raises Stopped soon after being asked, Stalled after
+    `timeout_s` in all, and what the source raises.
+
+    The source runs in a thread of its own: a server that took a request and never answers cannot be interrupted.
+    """
+    came: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue()
+
+    def take() -> None:
+        try:
+            for item in items:
+                came.put((item, None, False))
+            came.put((None, None, True))
+        except BaseException as error:
+            came.put((None, error, True))
+
+    threading.Thread(target=take, daemon=True, name="in-time").start()
+    deadline = time.monotonic() + timeout_s
+    while True:
+        work.check_stop()
+        if time.monotonic() > deadline:
+            raise stalled(timeout_s, work.log)
+        try:
+            item, error, over = came.get(timeout=LOOK_S)
+        except queue.Empty:
+            continue
+        if error is not None:
+            raise error
+        if over:
+            return
+        yield item  # type: ignore[misc]  # an item, since it is neither an error nor the end
 
 
 class Forbidden:

@@ -661,7 +661,9 @@ class OwnEngine:
 
     def end(self) -> None:
         self.stop()
-        subprocess.run(("umount", "-l", str(self._root)), check=True)
+        mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for path in sorted((path for path in mounted if path.startswith(str(self.folder))), reverse=True):
+            subprocess.run(("umount", "-l", path), check=True)
 
     def _up(self) -> bool:
         try:
@@ -683,7 +685,7 @@ def own(engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnEngine]
 
 
 def test_an_engine_that_was_restarted_is_told_as_the_cause(own: OwnEngine, home: Path) -> None:
-    target = a_target(home, {"DOCKER_HOST": own.host})
+    target = a_target(home, {"DOCKER_HOST": own.host}, low_mib=0)
     up = threading.Event()
 
     def restart() -> None:
@@ -699,7 +701,7 @@ def test_an_engine_that_was_restarted_is_told_as_the_cause(own: OwnEngine, home:
             up.set()
         return False
 
-    step = task(own.image, "echo up; sleep 600", container={"network": "host"})
+    step = task(own.image, "trap 'exit 143' TERM; echo up; sleep 600 & wait", container={"network": "host"})
     with pytest.raises(StepFailed, match="Docker was stopped or restarted") as failed:
         do(target, home, step, look)
     beside.join(60)
@@ -710,7 +712,7 @@ def test_an_engine_that_was_restarted_is_told_as_the_cause(own: OwnEngine, home:
 
 def test_an_engine_that_stays_away_is_named_and_the_run_ends(own: OwnEngine, home: Path, monkeypatch) -> None:
     monkeypatch.setattr(docker_target, "AWAY_S", 1.0)
-    target = a_target(home, {"DOCKER_HOST": own.host})
+    target = a_target(home, {"DOCKER_HOST": own.host}, low_mib=0)
     away = threading.Event()
 
     def look() -> bool:
@@ -719,7 +721,7 @@ def test_an_engine_that_stays_away_is_named_and_the_run_ends(own: OwnEngine, hom
             own.stop()
         return False
 
-    step = task(own.image, "echo up; sleep 600", container={"network": "host"})
+    step = task(own.image, "trap 'exit 143' TERM; echo up; sleep 600 & wait", container={"network": "host"})
     try:
         with pytest.raises(Unreachable, match="Docker"):
             do(target, home, step, look)

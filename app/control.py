@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import shutil
@@ -43,6 +44,8 @@ from backends.text import Text
 from storage.store import Store
 
 HARDWARE_FRESH_S = 20.0
+RECOVER_S = 3.0
+log = logging.getLogger(__name__)
 DEMO = Spec(model=ModelSource(kind="demo"), name="demo")
 
 
@@ -382,8 +385,9 @@ class Control:
     # --- watching -------------------------------------------------------------------------------------------------
 
     def watch(self) -> None:
-        """Begins to watch the machine and the running servers; the panel calls it once."""
+        """Begins to watch the machine, the running servers and the workers; the panel calls it once."""
         self._sampler.start()
+        threading.Thread(target=self._look_after, daemon=True, name="recover").start()
 
     def monitor(self) -> Monitor:
         """The newest sample of everything that is watched."""
@@ -407,6 +411,15 @@ class Control:
         with contextlib.suppress(Unreachable):
             return self._targets[self._store.run(run_id).spec.target].find(run_id).memory_mib
         return None
+
+    def _look_after(self) -> None:
+        """A worker may die while the panel is open too."""
+        while True:
+            time.sleep(RECOVER_S)
+            try:
+                self.recover()
+            except Exception:  # whatever it was, the next look may succeed; the panel goes on
+                log.exception("looking after the runs failed")
 
     def _spawn(self, run_id: str, held: IO[bytes]) -> None:
         """Starts a worker process that takes over the held lock."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
 import signal
 import socket
@@ -35,6 +36,7 @@ from backends.text import Text
 from storage.store import Store
 
 WATCH_S = 0.25
+log = logging.getLogger(__name__)
 PORT_TRIES = 3
 
 
@@ -157,6 +159,11 @@ class Worker:
         except SlipwayError as failed:
             self._clear_away()
             return self._fail(failed)
+        except Exception as error:
+            # A fault of ours. The run must not look alive for it, so it ends, and worker.log tells where it was.
+            log.exception("the worker of %s failed", self._id)
+            self._clear_away()
+            return self._fail(_fault(error, self._folder.path / "worker.log"))
 
     def _clear_away(self) -> None:
         """Ends what is left of the run. Where nobody answers, the run ends all the same; its error says who is away."""
@@ -354,6 +361,14 @@ _SKIPPED = Text(en="Already done, found again.", zh="此前已完成，直接复
 _WAITING = Text(en="Another deployment is doing this step; waiting for it.", zh="另一个部署正在执行此步骤，等待中。")
 _LOOK = Text(en="Its last lines tell more. Deploy it again to restart it.", zh="最后几行有更多信息，可重新部署。")
 _ENDED = Text(en="The server ended by itself.", zh="服务自行结束。")
+
+
+def _fault(error: Exception, path: Path) -> SlipwayError:
+    name = type(error).__name__
+    return SlipwayError(
+        Text(en=f"Slipway itself failed here ({name}).", zh=f"Slipway 自身在此出错（{name}）。"),
+        Text(en=f"Retry. If it comes again, report it with {path}.", zh=f"请重试；若再次出现，请附上 {path} 反馈。"),
+    )
 
 
 def _ended(status: int) -> Text:

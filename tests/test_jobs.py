@@ -16,7 +16,7 @@ import pytest
 
 from app.__main__ import control as make_control
 from app.control import Control
-from app.jobs import RunFolder, hold
+from app.jobs import RunFolder, Worker, hold
 from backends.errors import Conflict
 from backends.runs import State
 from backends.steps import Plan, Service, Task
@@ -288,3 +288,47 @@ def test_no_secret_of_the_environment_is_kept(control: Control, home: Path, monk
     kept = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
     assert b"hf_verysecretvalue123" not in kept
     assert os.environ["HF_TOKEN"] == "hf_verysecretvalue123"
+
+
+class Faulty:
+    """A target with a fault of its own."""
+
+    def places(self, *_: object) -> dict[str, str]:
+        return {}
+
+    def can(self, _step: object) -> None:
+        return None
+
+    def carry_out(self, *_: object) -> Iterator[object]:
+        raise ZeroDivisionError("a fault")
+
+    def watch(self, _run: str) -> int:
+        return -1
+
+    def stop(self, _run: str) -> None:
+        return None
+
+    def has(self, _step: object) -> bool:
+        return True
+
+
+def test_a_fault_of_ours_ends_the_run_in_words(control: Control, home: Path) -> None:
+    control._store.begin("demo-1", plan(python("one", "pass")))
+    kept = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    try:
+        state = Worker(control._store, Faulty(), home, home, "demo-1").work()
+    finally:
+        signal.signal(signal.SIGTERM, kept[0])
+        signal.signal(signal.SIGINT, kept[1])
+    assert state is State.FAILED
+    trouble = control.run("demo-1").trouble
+    assert "ZeroDivisionError" in trouble.message.en
+    assert "worker.log" in trouble.hint.zh
+
+
+def test_an_open_panel_sees_a_worker_die(control: Control, home: Path) -> None:
+    run = control.start_plan(plan(gate(home))).run
+    until(lambda: at_gate(control, run.id))
+    control.watch()
+    worker_of(control, run.id).kill()
+    until(lambda: control.run(run.id).state is State.LOST, 20)

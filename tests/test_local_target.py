@@ -268,3 +268,26 @@ def test_a_pid_that_was_given_to_another_program_is_not_ours(target: LocalTarget
     assert not target.find(RUN).service
     target.stop(RUN)
     assert me.is_running()
+
+
+def test_a_server_that_never_answers_can_be_stopped(home: Path, free: Endpoint) -> None:
+    import threading
+    import time
+
+    from backends.spec import Chat
+    from backends.steps import Ask
+
+    (home / "runs" / RUN / "logs").mkdir(parents=True)
+    silent = threading.Event()
+
+    def ask(*_: object) -> Iterator[object]:
+        silent.wait(60)
+        yield from ()
+
+    target = LocalTarget(home, home, sys.executable, os.environ, ask)
+    step = Ask(id="a", title=same("a"), engine="transformers", model="m", chat=Chat(prompt="x"))
+    begun = time.monotonic()
+    with pytest.raises(Stopped):
+        do(target, home, step, stop=lambda: time.monotonic() - begun > 0.5)
+    assert time.monotonic() - begun < 10
+    silent.set()

@@ -387,7 +387,7 @@ class Control:
     def watch(self) -> None:
         """Begins to watch the machine, the running servers and the workers; the panel calls it once."""
         self._sampler.start()
-        threading.Thread(target=self._look_after, daemon=True, name="recover").start()
+        threading.Thread(target=self._recover_forever, daemon=True, name="recover").start()
 
     def monitor(self) -> Monitor:
         """The newest sample of everything that is watched."""
@@ -412,7 +412,7 @@ class Control:
             return self._targets[self._store.run(run_id).spec.target].find(run_id).memory_mib
         return None
 
-    def _look_after(self) -> None:
+    def _recover_forever(self) -> None:
         """A worker may die while the panel is open too."""
         while True:
             time.sleep(RECOVER_S)

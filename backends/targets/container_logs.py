@@ -70,7 +70,8 @@ class Taken:
     def __init__(self, cursor: Cursor, log_size: int, secrets: Iterable[str] = ()) -> None:
         self._recent = deque((stamp.encode() for stamp in cursor.recent), maxlen=RECENT)
         self._known = Counter(self._recent)
-        self._floor = min(self._recent, default=b"")
+        # Of the oldest stamp some messages may have dropped out of the memory: they are all older than the others.
+        self._older = min(self._recent) if len(self._recent) == RECENT and len(self._known) > 1 else b""
         self._again = max(0, log_size - cursor.size)  # bytes that the log has already
         self._secrets = tuple(secrets)
         self._held: list[bytes] = []
@@ -81,7 +82,7 @@ class Taken:
         for message in messages:
             at, _, text = message.partition(b" ")
             if self._known:
-                if at < self._floor:
+                if at <= self._older:
                     continue
                 if self._known[at] > 0:
                     self._known[at] -= 1

@@ -49,7 +49,7 @@ clean:
 
 .venv/panel: requirements.lock pyproject.toml
 	@$(PYTHON) scripts/python_fits.py
-	@echo "Installing the panel into .venv (about 110 MiB to download, 430 MiB on disk)"
+	@echo "Installing the panel into .venv (about 110 MiB to download, 630 MiB on disk)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -38,6 +38,18 @@ def atom(messages: Sequence[Message]) -> str:
     return text + "<s>Assistant: "
 
 
+def chatml(messages: Sequence[Message], system: str = "You are a helpful assistant.") -> str:
+    """Qwen's chat format: every turn between <|im_start|> and <|im_end|>, the answer's beginning at the end.
+
+    Source: Qwen's own chat code, which puts `system` where the conversation brings none.
+    """
+    turns = list(messages)
+    if not turns or turns[0].role != "system":
+        turns.insert(0, Message(role="system", content=system))
+    said = "".join(f"<|im_start|>{turn.role}\n{turn.content}<|im_end|>\n" for turn in turns)
+    return f"{said}<|im_start|>assistant\n"
+
+
 def plain(messages: Sequence[Message]) -> str:
     """The last question alone: a model without any template continues it."""
     return messages[-1].content

@@ -249,7 +249,7 @@ class TensorRtLlmOptions(Frozen):
     ) = None  # None: as `Spec.precision` says
     batching: Literal["inflight", "v1"] = "inflight"
     decoupled: bool = True
-    front: Literal["ensemble", "bls"] = "ensemble"
+    front: Literal["auto", "ensemble", "bls", "ids"] = "auto"  # which model is asked; ids: tensorrt_llm itself
     max_batch: int | None = Field(default=None, ge=1, le=4096)  # None: `limits.concurrent`
     max_input: int | None = Field(default=None, ge=1, le=1_048_576)
     max_output: int | None = Field(default=None, ge=1, le=1_048_576)

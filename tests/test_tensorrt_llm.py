@@ -258,7 +258,7 @@ def test_all_reasons_are_told_at_once() -> None:
     hardware = A100_X2.model_copy(update={"docker": Docker(reachable=True, nvidia_runtime=False)})
     one = guided(QWEN, hardware, "qwen", "int8", version="0.5.0", quantisation="fp8", front="bls", max_batch=4)
     told = reasons(Guided(recipe, one.spec.model_copy(update={"target": "local"}), QWEN, hardware))
-    for sign in ("Docker target", "NVIDIA runtime", "trust_remote_code", "fp8 is not made", "tensorrt_llm_bls"):
+    for sign in ("Docker target", "NVIDIA runtime", "trust_remote_code", "fp8 is not made", "not asked through “bls”"):
         assert sign in told
 
 

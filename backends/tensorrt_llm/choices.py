@@ -266,7 +266,7 @@ def _flow(spec: Spec, wanted: TensorRtLlmOptions, release: Release, model: Model
     if wanted.flow == "auto":
         # The LLM API needs no engine build; quantising and V1 batching are the engine flow's.
         packs = wanted.quantisation not in (None, "none") or spec.precision in ("int8", "int4")
-        plain = not packs and wanted.batching == "inflight" and wanted.front == "ensemble"
+        plain = not packs and wanted.batching == "inflight" and wanted.front == "auto"
         return "llmapi" if release.llmapi and plain and _known_to_llmapi(model, release) else release.flow
     if wanted.flow == "llmapi" and not release.llmapi:
         reasons.append(
@@ -422,11 +422,13 @@ def _batching(wanted: TensorRtLlmOptions, release: Release, flow: Flow, reasons:
             reasons.append(rule.words + same("."))
     if wanted.batching == "v1" and flow == "llmapi":
         reasons.append(Text(en="The LLM API batches in flight only.", zh="LLM API 只支持动态批处理。"))
-    if wanted.front == "bls" and (flow == "llmapi" or release.version == "0.5.0"):
+    lacking = {"bls": flow == "llmapi" or release.version == "0.5.0", "ensemble": flow == "llmapi",
+               "ids": release.version != "0.5.0"}  # fmt: skip
+    if lacking.get(wanted.front):
         reasons.append(
             Text(
-                en=f"There is no tensorrt_llm_bls model in this way ({flow}, {release.version}).",
-                zh=f"此方式（{flow}，{release.version}）没有 tensorrt_llm_bls 模型。",
+                en=f"This way ({flow}, {release.version}) is not asked through “{wanted.front}”.",
+                zh=f"此方式（{flow}，{release.version}）不能通过“{wanted.front}”提问。",
             )
         )
 

@@ -224,10 +224,16 @@ class Deployment(Frozen):
 
     @property
     def front(self) -> str:
-        """The model that is asked."""
+        """The model that is asked.
+
+        Where nobody says: of 0.5.0 the core, in token ids, as both guides' clients do; later the BLS model, which
+        decodes all tokens together. The ensemble decodes each alone, which loses spaces and characters of several.
+        """
         if self.choice.flow == "llmapi":
             return "tensorrt_llm"
-        return "tensorrt_llm_bls" if self.choice.options.front == "bls" else "ensemble"
+        by_default = "ids" if self.choice.release.version == "0.5.0" else "bls"
+        front = by_default if self.choice.options.front == "auto" else self.choice.options.front
+        return {"ids": "tensorrt_llm", "bls": "tensorrt_llm_bls"}.get(front, "ensemble")
 
 
 def model_folder(model: Model) -> str:

@@ -155,6 +155,7 @@ def talk(deployment: Deployment) -> dict[str, str]:
         "family": model.model_type,
         "end_id": end.end_id,
         "pad_id": end.pad_id,
+        "ends": ",".join(map(str, dict.fromkeys((end.end_id, *model.tokenizer.eos_token_ids)))) if end.end_id else None,
         "new_tokens": choice.max_output,
         "context": choice.max_sequence,
         "streams": str(choice.options.decoupled).lower(),
@@ -163,12 +164,12 @@ def talk(deployment: Deployment) -> dict[str, str]:
 
 
 def interface(deployment: Deployment) -> str:
-    """Which tensors the asked model has: llmapi; "0.5"; ensemble or bls of later versions; the newest rename some."""
+    """Which tensors the asked model has: llmapi; ids or text of 0.5.0; ensemble or bls later (-seed: renamed)."""
     choice = deployment.choice
     if choice.flow == "llmapi":
         return "llmapi"
     if choice.release.version == "0.5.0":
-        return "0.5"
+        return "0.5-ids" if deployment.front == "tensorrt_llm" else "0.5-text"
     kind = "bls" if deployment.front == "tensorrt_llm_bls" else "ensemble"
     return f"{kind}-seed" if choice.release.numbers >= numbers("0.20") else kind
 

@@ -264,6 +264,18 @@ def _history(arguments: argparse.Namespace, make_control: MakeControl, _language
     return 0
 
 
+def _clean(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
+    """Shows what Slipway left in Docker; removes it only with --yes."""
+    control = make_control({"home": arguments.home})
+    left = control.reclaimable()
+    freed = control.reclaim(left) if arguments.yes else None
+    if arguments.json:
+        terminal.print_json({"left": [_plain(one) for one in left], "freed_bytes": freed})
+    else:
+        print(terminal.leftover_lines(left, freed, language))
+    return 0
+
+
 def _work(arguments: argparse.Namespace, make_control: MakeControl, _language: Language) -> int:
     control = make_control({"home": arguments.home})
     state = control.work(arguments.run, arguments.lock_fd)
@@ -432,6 +444,8 @@ def _parser() -> argparse.ArgumentParser:
     history.add_argument("run", metavar="RUN", nargs="?", help="show one run whole, as JSON")
     history.add_argument("--query", default="", help="part of a name, model or engine")
     history.add_argument("--limit", type=int, default=50)
+    clean = command("clean", _clean, "show what Slipway left in Docker and nothing uses; remove it with --yes")
+    clean.add_argument("--yes", action="store_true", help="remove it")
     work = command("work", _work, None)
     work.add_argument("run")
     work.add_argument("--lock-fd", type=int)

@@ -18,6 +18,7 @@ from backends.runs import Run
 from backends.script import command
 from backends.spec import Hardware, Model
 from backends.steps import Plan
+from backends.targets.base import Leftover
 from backends.text import Language, Text
 
 DEMO_STARTED = Text(en="The demo deployment is launching.", zh="演示部署正在启动。")
@@ -110,6 +111,23 @@ def model_lines(
         lines += ["", f"{mark} {way.title.of(language)}: {way.gain.of(language)}"]
         lines += [f"    {reason.of(language)}" for reason in way.reasons]
     return "\n".join(lines)
+
+
+def leftover_lines(left: tuple[Leftover, ...], freed: int | None, language: Language) -> str:
+    """What Slipway left in Docker, a line each, and what removing it frees or freed."""
+    if not left:
+        return Text(en="Slipway has left nothing in Docker.", zh="Docker 中没有 Slipway 留下的内容。").of(language)
+    kinds = {"image": Text(en="image", zh="镜像"), "container": Text(en="container", zh="容器")}
+    lines = [f"{one.bytes / 2**20:>10,.0f} MiB  {kinds[one.kind].of(language)}  {one.name}" for one in left]
+    total = sum(one.bytes for one in left) / 2**30
+    if freed is None:
+        last = Text(
+            en=f"Removing all of it frees {total:.1f} GiB: slipway clean --yes",
+            zh=f"全部删除可释放 {total:.1f} GiB：slipway clean --yes",
+        )
+    else:
+        last = Text(en=f"{freed / 2**30:.1f} GiB freed.", zh=f"已释放 {freed / 2**30:.1f} GiB。")
+    return "\n".join([*lines, last.of(language)])
 
 
 def run_json(run: Run) -> dict[str, Any]:

@@ -1,18 +1,29 @@
-"""Gets the real parts that the tests use: the embedded runtime, a browser, fonts with Chinese characters.
+"""Gets the real parts that the tests use: the embedded runtime, a browser, fonts with Chinese characters, Docker.
 
 With root and apt they are installed; without, the tests that need them are skipped by name with the reason. In CI
-(CI=true) a missing part is an error.
+(CI=true) a missing part is an error. A Docker engine that runs already is used; else one is started here, and ended by
+`--end` after the tests.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-PACKAGES = {"chromium": "chromium", "fc-list": "fontconfig"}
+PACKAGES = {
+    "chromium": "chromium",
+    "fc-list": "fontconfig",
+    "dockerd": "docker.io",
+    "docker-registry": "docker-registry",
+    "debootstrap": "debootstrap",
+    "busybox": "busybox-static",
+}
 FONTS = ("fonts-noto-cjk", "/usr/share/fonts/opentype/noto")
 
 
@@ -27,13 +38,63 @@ def main() -> int:
         quiet = {"env": env, "stdout": subprocess.DEVNULL}
         subprocess.run(("apt-get", "update", "-q"), check=False, **quiet)
         subprocess.run(("apt-get", "install", "-qy", "--no-install-recommends", *missing), check=False, **quiet)
-    home = os.environ.get("SLIPWAY_TEST_HOME") or str(Path.home() / ".cache" / "slipway-test")
+    home = str(_home())
     for kept in ("slipway.db", "slipway.db-wal", "slipway.db-shm"):
         (Path(home) / kept).unlink(missing_ok=True)
     shutil.rmtree(Path(home) / "runs", ignore_errors=True)
+    _start_docker()
     done = subprocess.run((sys.executable, "-m", "app", "--home", home, "setup"), check=False)
     return done.returncode
 
 
+def end() -> int:
+    """Ends the Docker engine that an earlier call started, and no other."""
+    noted = _home() / "dockerd.pid"
+    if not noted.exists():
+        return 0
+    pid = int(noted.read_text())
+    noted.unlink()
+    if b"dockerd" in _command(pid):
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while b"dockerd" in _command(pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    return 0
+
+
+def _start_docker() -> None:
+    """Starts a Docker engine where none answers, and notes its pid. The tests say what is missing where it fails."""
+    if _answers() or os.geteuid() != 0 or shutil.which("dockerd") is None:
+        return
+    home = _home()
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "dockerd.log").open("ab") as out:
+        engine = subprocess.Popen(("dockerd",), stdout=out, stderr=out, start_new_session=True)
+    (home / "dockerd.pid").write_text(str(engine.pid))
+    deadline = time.monotonic() + 60
+    while not _answers() and engine.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if not _answers():
+        print(f"Docker did not start; {home / 'dockerd.log'} tells why.", file=sys.stderr)
+
+
+def _answers() -> bool:
+    if os.environ.get("DOCKER_HOST"):
+        return True  # somebody chose an engine: the tests use that one, or say that it is away
+    with socket.socket(socket.AF_UNIX) as knock:
+        return knock.connect_ex("/var/run/docker.sock") == 0
+
+
+def _home() -> Path:
+    return Path(os.environ.get("SLIPWAY_TEST_HOME") or Path.home() / ".cache" / "slipway-test")
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(end() if sys.argv[1:] == ["--end"] else main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -74,7 +75,9 @@ _USUAL = {  # fields of Sources that other programs' variables fill too
 
 def _sources(env: Mapping[str, str]) -> Sources:
     """Mirrors and proxies. A usual variable that Slipway may not show (a login is in it) stays with its own program."""
-    named = {name: value for name in Sources.model_fields if (value := env.get(f"SLIPWAY_{name.upper()}"))}
+    usual_places = tomllib.loads((ASSETS / "runtime" / "sources.toml").read_text(encoding="utf-8"))
+    own = {name: value for name in Sources.model_fields if (value := env.get(f"SLIPWAY_{name.upper()}"))}
+    named = usual_places | own
     chosen = read(Sources, named, "sources").model_dump()
     for name, usual in _USUAL.items():
         value = next((env[one] for one in usual if env.get(one)), None)

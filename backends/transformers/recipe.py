@@ -18,6 +18,7 @@ RUNTIME_FILES = ("requirements.lock", "server.lock", "lay_out.py")
 ENGINE_FILES = (  # of assets/engines/transformers; a test holds this to the folder
     "model.py",
     "slipway_engine/__init__.py",
+    "slipway_engine/attention.py",
     "slipway_engine/engine.py",
     "slipway_engine/errors.py",
     "slipway_engine/job.py",
@@ -152,7 +153,7 @@ def runtime(hardware: Hardware, sources: Sources) -> tuple[Step, ...]:
         torch_forecast = Forecast(seconds=180, download_mib=3400, disk_mib=7600)
     else:
         index = () if sources.torch_index is None else ("--extra-index-url", sources.torch_index)
-        torch = (*pip, "--no-deps", f"torch=={TORCH}+cpu", *index)
+        torch = (*pip, "--no-deps", "--retries", "2", f"torch=={TORCH}+cpu", *index)
         torch_why = Text(
             en="There is no NVIDIA GPU here, so the CPU build is taken and no CUDA package is downloaded.",
             zh="本机没有 NVIDIA GPU，因此安装 CPU 版本，不下载任何 CUDA 软件包。",

@@ -1,7 +1,8 @@
 """The panel's own web server: our routes first, Gradio's page behind them, one gate before all.
 
 Routes: /slipway/ui/… (files of the page), /slipway/stream (what changes, live), /slipway/chat (an answer, streamed),
-/slipway/runs/{run}/log/{step} (a log to read or download), /slipway/login, /slipway/logout, /slipway/health.
+/slipway/runs/{run}/log/{step} (a log to read or download), /slipway/login, /slipway/logout, /slipway/health, and the
+OpenAI-compatible API at /v1 (app/api.py).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.staticfiles import StaticFiles
 
+from app.api import api
+from app.asked import json_body, language_of
 from app.control import Control
 from app.guard import COOKIE, SESSION_S, Guard, Login, cookie
 from app.live import Live, Wanted
@@ -35,7 +38,6 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 UPDATE_S = 0.04  # between two parts of an answer: 25 a second, whatever the speed of the model
-BODY_LIMIT = 4 * 1024 * 1024
 STATUS = {BadInput: 400, NotFound: 404, Unreachable: 502}
 
 
@@ -62,7 +64,7 @@ def web(control: Control, settings: Settings, login: Login | None) -> FastAPI:
 
     @app.post("/slipway/chat")
     async def _chat(request: Request) -> StreamingResponse:
-        told = await _body(request)
+        told = await json_body(request)
         run_id = str(told.pop("run", ""))
         chat = read(Chat, told)
         run = await asyncio.to_thread(control.run, run_id)
@@ -100,6 +102,7 @@ def web(control: Control, settings: Settings, login: Login | None) -> FastAPI:
     async def _favicon() -> Response:
         return FileResponse(ASSETS / "ui" / "favicon.svg", media_type="image/svg+xml")
 
+    app.mount("/v1", api(control))
     app.mount("/slipway/ui", StaticFiles(directory=ASSETS / "ui"))
     return mount(app, control)
 
@@ -236,13 +239,6 @@ def status_of(error: Exception) -> int:
     return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 409)
 
 
-def language_of(request: Request) -> Language:
-    """The language that the page has chosen, else the browser's first."""
-    chosen = request.query_params.get("lang") or request.cookies.get("slipway_language")
-    told = (chosen or request.headers.get("accept-language", "en")).strip().lower()
-    return "zh" if told.startswith("zh") else "en"
-
-
 async def _enter(request: Request, login: Login | None) -> Response:
     if login is None:
         return RedirectResponse("/", status_code=303)
@@ -285,21 +281,6 @@ def _wanted(request: Request, control: Control) -> Wanted:
     told = request.headers.get("last-event-id") or asked.get("from") or ""
     start = int(told) if told.isdecimal() else None
     return Wanted(language_of(request), run, step, start, monitor=asked.get("monitor") == "1")
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > BODY_LIMIT:
-            raise BadInput("body", Text(en="This request is too long.", zh="请求过长。"))
-    try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
-        told = None
-    if not isinstance(told, dict):
-        raise BadInput("body", Text(en="This request is not a JSON object.", zh="请求不是 JSON 对象。"))
-    return told
 
 
 def _line(value: dict[str, Any]) -> bytes:

@@ -1,0 +1,36 @@
+"""What every route of ours reads from a request: its language, its JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.requests import Request
+
+from backends.errors import BadInput
+from backends.text import Language, Text
+
+BODY_LIMIT = 4 * 1024 * 1024
+
+
+def language_of(request: Request) -> Language:
+    """The language that the page has chosen, else the browser's first."""
+    chosen = request.query_params.get("lang") or request.cookies.get("slipway_language")
+    told = (chosen or request.headers.get("accept-language", "en")).strip().lower()
+    return "zh" if told.startswith("zh") else "en"
+
+
+async def json_body(request: Request) -> dict[str, Any]:
+    """The body as a JSON object. Raises BadInput for anything else, and for more than 4 MiB."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > BODY_LIMIT:
+            raise BadInput("body", Text(en="This request is too long.", zh="请求过长。"))
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        raise BadInput("body", Text(en="This request is not a JSON object.", zh="请求不是 JSON 对象。"))
+    return told

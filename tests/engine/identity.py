@@ -19,6 +19,7 @@ sys.path.insert(0, sys.argv[1])
 sys.path.insert(0, __file__.rpartition("/")[0])
 
 import families
+from slipway_engine import attention
 from slipway_engine.job import Job
 from slipway_engine.network import Network, Unsupported
 from slipway_engine.sampling import Choice
@@ -130,6 +131,7 @@ def examine(family: str) -> dict[str, Any]:
 
 def main() -> None:
     torch.set_num_threads(1)
+    attention.install()  # as the engine does; `generate` alone, unmasked, goes past it
     transformers.logging.set_verbosity_error()
     for family in sys.argv[2:] or families.CONFIGS:
         try:

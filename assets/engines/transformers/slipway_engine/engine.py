@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from . import attention
 from .errors import RequestError, internal, queue_full, shutting_down
 from .job import Reply
 from .loading import NAMES, CannotLoad, Loaded, described, load
@@ -48,6 +49,7 @@ class Engine:
     ) -> None:
         began = time.monotonic()
         self._settings, self._log = settings, log
+        attention.install()
         loaded = load(settings, log)
         weights = _used(loaded)
         self.metrics = Metrics(families, labels, lambda: (self._worker.active, self.waiting))

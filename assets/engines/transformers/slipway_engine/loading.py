@@ -71,6 +71,8 @@ def load(settings: Settings, log: Callable[[str], None]) -> Loaded:
             "" if settings.trust_remote_code else " (code that comes with a model is not run: trust_remote_code is off)"
         )
         raise CannotLoad(f"{folder} cannot be loaded: {type(error).__name__}: {error}{hint}") from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     model = model.to(device).eval()
     parameters = sum(weight.numel() for weight in model.parameters())
     _set_threads(settings.threads, parameters, device)

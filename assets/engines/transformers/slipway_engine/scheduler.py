@@ -90,6 +90,9 @@ class _Worker:
         self._thread.join()
 
     def _run(self) -> None:
+        device = self._device()
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # a thread begins on the first GPU
         with torch.inference_mode():
             while not self._stopped:
                 with self._news:
@@ -106,6 +109,9 @@ class _Worker:
             self._end(job, shutting_down())
 
     def _turn(self) -> None:
+        raise NotImplementedError
+
+    def _device(self) -> torch.device:
         raise NotImplementedError
 
     def _everyone(self) -> list[Job]:
@@ -164,6 +170,9 @@ class Scheduler(_Worker):
         """Chats that are being answered."""
         group = self._group
         return len(self.batch.jobs) + (len(group.jobs) if group else 0) + len(self._alone) + bool(self._flight)
+
+    def _device(self) -> torch.device:
+        return self._network.device
 
     def _everyone(self) -> list[Job]:
         return [*self.batch.jobs, *(self._group.jobs if self._group else ()), *self._alone]
@@ -315,6 +324,10 @@ class Serial(_Worker):
     def active(self) -> int:
         """Chats that are being answered."""
         return int(self._current is not None)
+
+    def _device(self) -> torch.device:
+        device: torch.device = self._model.device
+        return device
 
     def _everyone(self) -> list[Job]:
         return [self._current] if self._current else []

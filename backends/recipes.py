@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from backends.errors import CannotDo, Refused
+from backends.fastertransformer import recipe as fastertransformer_recipe
+from backends.fastertransformer import tensors as fastertransformer_tensors
 from backends.sessions import Session
 from backends.sources import applied
 from backends.spec import Chat, EngineName, Hardware, Model, ModelSource, Sources, Spec
@@ -33,8 +35,14 @@ class Tensors(Protocol):
     def refused(self, words: str) -> Refused: ...
 
 
-RECIPES: dict[EngineName, Recipe] = {"transformers": transformers_recipe}
-TENSORS: dict[EngineName, Tensors] = {"transformers": transformers_tensors}
+RECIPES: dict[EngineName, Recipe] = {
+    "transformers": transformers_recipe,
+    "fastertransformer": fastertransformer_recipe,
+}
+TENSORS: dict[EngineName, Tensors] = {
+    "transformers": transformers_tensors,
+    "fastertransformer": fastertransformer_tensors,
+}
 
 
 def measured(engine: EngineName, log: Iterable[str]) -> dict[str, float]:

@@ -633,8 +633,9 @@ class OwnEngine:
         self.start()
 
     def start(self) -> None:
+        # In namespaces of its own: an engine without a bridge removes the bridge of the machine's own engine.
         argv = (
-            "dockerd", f"--host={self.host}", f"--data-root={self._root}", f"--exec-root={self.folder}/exec",
+            "unshare", "--net", "--mount", "dockerd", f"--host={self.host}", f"--data-root={self._root}", f"--exec-root={self.folder}/exec",
             f"--pidfile={self.folder}/pid", "--bridge=none", "--iptables=false", "--storage-driver=overlay2",
         )  # fmt: skip
         with (self.folder / "dockerd.log").open("ab") as out:

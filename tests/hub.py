@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @dataclass
@@ -46,7 +49,14 @@ def _answer(hub: Hub, handler: BaseHTTPRequestHandler) -> None:
     folder = hub.models[model]
     if listing:
         files = [{"rfilename": f.name, "size": f.stat().st_size} for f in sorted(folder.iterdir())]
-        return _send(handler, 200, json.dumps({"id": model, "siblings": files}).encode())
+        if len(words) > 2 and words[2] == "tree":
+            told = [
+                {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": COMMIT}
+                for f in sorted(folder.iterdir())
+            ]
+            return _send(handler, 200, json.dumps(told).encode())
+        told = {"id": model, "sha": COMMIT, "siblings": files, "private": False, "tags": [], "downloads": 0}
+        return _send(handler, 200, json.dumps(told).encode())
     if model in hub.gated and given != hub.token:
         return _send(handler, 403 if given else 401, b"{}", {"X-Error-Code": "GatedRepo"})
     return _send_file(handler, folder / words[4])
@@ -68,10 +78,18 @@ def _modelscope(hub: Hub, handler: BaseHTTPRequestHandler, path: str, query: dic
 
 def _send_file(handler: BaseHTTPRequestHandler, path: Path) -> None:
     asked = handler.headers.get("Range")
+    if not path.is_file():
+        return _send(handler, 404, b"{}", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+    size = path.stat().st_size
+    etag = hashlib.sha256(f"{path} {size}".encode()).hexdigest()  # not of the content: a test's weights may be sparse
+    marks = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+    if handler.command == "HEAD":
+        return _send(handler, 200, b"", marks | {"Content-Length": str(size)})
     if asked is None:
-        return _send(handler, 200, path.read_bytes())
+        return _send(handler, 200, path.read_bytes(), marks)
     first, last = (int(number) for number in asked.removeprefix("bytes=").split("-"))
     with path.open("rb") as file:
+        last = min(last, path.stat().st_size - 1)
         file.seek(first)
         return _send(handler, 206, file.read(last - first + 1))
 
@@ -81,7 +99,8 @@ def _send(handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: di
     for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
         handler.send_header(name, value)
     handler.end_headers()
-    handler.wfile.write(body)
+    if handler.command != "HEAD":
+        handler.wfile.write(body)
 
 
 @contextmanager
@@ -94,6 +113,8 @@ def serving(hub: Hub) -> Iterator[Hub]:
         def do_GET(self) -> None:
             with suppress(ConnectionError):  # a client that has read enough hangs up
                 _answer(hub, self)
+
+        do_HEAD = do_GET  # noqa: N815  the name that http.server asks for
 
         def log_message(self, *words: object) -> None:
             """Says nothing: `asked` is the log."""

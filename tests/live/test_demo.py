@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,12 +18,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from app.__main__ import control as make_control
 from app.asking import in_step
 from app.control import DEMO, Control
 from backends.errors import Refused
 from backends.runs import Run, State
-from backends.spec import Chat, Message, Piece, Sampling
+from backends.spec import Chat, Message, ModelSource, Piece, Sampling
 from tests.conftest import until
+from tests.hub import Hub, serving
 from tests.live.conftest import deployed, gone
 from tests.test_jobs import worker_of
 
@@ -159,10 +162,6 @@ def test_a_second_deployment_of_the_same_name_is_the_first(live_control: Control
 
 
 def test_a_model_folder_is_served_like_the_demo(live_control: Control, live_home: Path) -> None:
-    import shutil
-
-    from backends.spec import ModelSource
-
     folder = live_home / "a model, 模型"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT / "assets" / "demo_model", folder)
@@ -191,6 +190,23 @@ def test_a_killed_worker_loses_no_server(live_control: Control, stage: str) -> N
     gone(live_control, run)
 
 
+def test_a_hub_model_is_downloaded_and_served(live_control: Control, live_home: Path, monkeypatch) -> None:
+    """Through a hub of our own on loopback that speaks Hugging Face's paths; the token is used and never kept."""
+    with serving(Hub(models={"slipway/demo": ROOT / "assets" / "demo_model"}, gated={"slipway/demo"})) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_TOKEN", hub.token)
+        control = make_control({"home": str(live_home)})
+        shutil.rmtree(live_home / "models" / "huggingface" / "slipway--demo", ignore_errors=True)
+        run = deployed(control, "hub", model=ModelSource(kind="huggingface", id="slipway/demo"))
+        assert ask(control, run, "What is Slipway?")[-1].finish == "stop"
+        gone(control, run)
+    assert hub.token in hub.tokens
+    assert control.steps(run.id)[7].id == "model"
+    kept = [path for path in (live_home / "runs" / run.id).rglob("*") if path.is_file()]
+    kept += [live_home / "slipway.db", live_home / "slipway.db-wal"]
+    assert not [path for path in kept if path.exists() and hub.token.encode() in path.read_bytes()]
+
+
 def test_a_port_that_is_taken_is_said_so(live_control: Control) -> None:
     from backends.spec import Ports
 
@@ -206,10 +222,6 @@ def test_a_port_that_is_taken_is_said_so(live_control: Control) -> None:
 
 
 def test_a_model_that_cannot_be_loaded_fails_with_its_reason(live_control: Control, live_home: Path) -> None:
-    import shutil
-
-    from backends.spec import ModelSource
-
     folder = live_home / "broken"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT / "assets" / "demo_model", folder)

@@ -179,16 +179,22 @@ class Live:
         self._runs: dict[str, Followed[RunNow]] = {}
         self._logs: dict[tuple[str, str], tuple[LogLook, Followed[LogPage]]] = {}
         self._samples: dict[tuple[int, Language], bytes] = {}
-        self._closing = asyncio.Event()
+        self._closing = False
+        self._open: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
 
     def close(self) -> None:
-        """Ends every stream, so that the panel can stop."""
-        self._closing.set()
+        """Ends every stream, so that the panel can stop. From any thread."""
+        self._closing = True
+        for loop, wake in list(self._open):
+            loop.call_soon_threadsafe(wake.set)
 
     async def stream(self, wanted: Wanted) -> AsyncIterator[bytes]:
         """Server-sent events for one page, until it goes. Raises NotFound where there is no such run."""
         wake = asyncio.Event()
+        mine = (asyncio.get_running_loop(), wake)
+        self._open.add(mine)
         with contextlib.ExitStack() as stack:
+            stack.callback(self._open.discard, mine)
             stack.enter_context(self._panel.watched(wake))
             seen = {"panel": 0, "monitor": -1, "run": 0}
             run = self._run(wanted.run, stack, wake) if wanted.run else None
@@ -199,7 +205,7 @@ class Live:
             if reader is not None and reader.skipped:
                 yield frame("skip", {"bytes": reader.skipped})
             beat = time.monotonic()
-            while not self._closing.is_set():
+            while not self._closing:
                 wake.clear()
                 if self._panel.value is not None and self._panel.version != seen["panel"]:
                     seen["panel"] = self._panel.version
@@ -220,7 +226,7 @@ class Live:
                         yield frame("log", told, str(reader.cursor))
                     else:
                         more = True
-                if more:
+                if more or self._closing:
                     continue
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(wake.wait(), BEAT_S)

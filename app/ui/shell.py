@@ -39,6 +39,9 @@ def build(control: Control) -> gr.Blocks:
     def part(name: str, value: str = "") -> None:
         html[name] = gr.HTML(value, elem_id=f"sw-{name}", js_on_load=None, apply_default_css=False)
 
+    def tab(name: str) -> gr.Tab:
+        return gr.Tab(gr.I18n()(f"tab_{name}"), id=name, elem_id=f"tab-{name}")
+
     with gr.Blocks(title="Slipway", analytics_enabled=False, fill_width=True) as page:
         bus = gr.HTML("", elem_id="sw-bus", apply_default_css=False, js_on_load="slipway.bus(trigger)")
         reply = gr.HTML(
@@ -50,7 +53,7 @@ def build(control: Control) -> gr.Blocks:
         )
         part("header", BRAND)
         with gr.Tabs(elem_id="nav", selected="wizard"):
-            with gr.Tab(gr.I18n()("tab_wizard"), id="wizard", elem_id="tab-wizard"):
+            with tab("wizard"):
                 part("stepper")
                 with gr.Row(elem_classes=["sw-cols"], elem_id="sw-stages"):
                     with gr.Column(elem_classes=["sw-main"]):
@@ -60,11 +63,11 @@ def build(control: Control) -> gr.Blocks:
                         part("review")
                     part("rail")
                 part("launch")
-            with gr.Tab(gr.I18n()("tab_chat"), id="chat", elem_id="tab-chat"):
+            with tab("chat"):
                 part("chat")
-            with gr.Tab(gr.I18n()("tab_monitor"), id="monitor", elem_id="tab-monitor"):
+            with tab("monitor"):
                 part("monitor")
-            with gr.Tab(gr.I18n()("tab_history"), id="history", elem_id="tab-history"):
+            with tab("history"):
                 part("history")
                 part("drawer")
 

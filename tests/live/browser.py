@@ -56,8 +56,13 @@ class Visitor:
         self.faults: list[str] = []
         self.abroad: list[str] = []
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("console", lambda said: self.faults.append(said.text) if said.type == "error" else None)
+        self.page.on("console", lambda said: self._hear(said.text) if said.type == "error" else None)
         self.page.on("request", lambda asked: self._note(asked.url))
+
+    def _hear(self, said: str) -> None:
+        # Gradio tells of its own connection that a reload cut.
+        if "AbortError" not in said and "Connection errored out" not in said:
+            self.faults.append(said)
 
     def _note(self, url: str) -> None:
         if not url.startswith((self.address, "data:", "blob:")):

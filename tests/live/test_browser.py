@@ -62,8 +62,8 @@ def test_back_and_reload_lose_nothing(visitor: Visitor) -> None:
     expect(page.locator("#sw-review h1")).to_be_focused()
     page.reload()
     expect(page.locator("#sw-review h1")).to_be_visible()
-    page.click("#sw-review >> text=Back")
-    page.click("#sw-engine >> text=Back")
+    page.locator("#sw-review").get_by_role("button", name="Back", exact=True).click()
+    page.locator("#sw-engine").get_by_role("button", name="Back", exact=True).click()
     expect(page.locator('[name="limits.concurrent"]')).to_have_value("4")
     assert not visitor.faults
 
@@ -106,7 +106,7 @@ def test_two_windows_see_one_run(browser, visitor: Visitor, control: StillContro
 def test_the_language_follows_the_browser_can_be_switched_and_is_remembered(browser, panel: str) -> None:
     visitor = Visitor(browser, panel, locale="zh-CN")
     page = visitor.opens()
-    expect(page.locator("#nav button:has-text('部署')").first).to_be_visible()
+    expect(page.get_by_role("tab", name="部署")).to_be_visible()
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
     page.click('[data-language="en"]')
     expect(page.locator("h1:visible")).to_have_text("Check this machine")
@@ -162,12 +162,12 @@ def test_nothing_that_a_log_a_name_or_a_model_says_is_carried_out(visitor: Visit
     page = visitor.opens(f"/?run={run.id}")
     expect(page.locator("[data-log-rows]")).to_contain_text("<img src=x")
     control.served("talks", answer=EVIL)
-    control.answers = [Piece(text=EVIL), Piece(text=f"\n\n`{EVIL}`\n\n| a |\n|---|\n| {EVIL} |\n\n[x](javascript:alert(1))"),
-                       Piece(finish="stop", prompt_tokens=1, completion_tokens=2)]  # fmt: skip
-    page.click('#nav button:has-text("Chat")')
+    marked = f"\n\n`{EVIL}`\n\n| a |\n|---|\n| {EVIL} |\n\n[x](javascript:alert(1))"
+    control.answers = [Piece(text=EVIL), Piece(text=marked), Piece(finish="stop", completion_tokens=2)]
+    page.get_by_role("tab", name="Chat").click()
     assert "<img src=x" in visitor.asks(EVIL)
     assert page.locator('.bot-row a[href^="javascript"]').count() == 0
-    page.click('#nav button:has-text("History")')
+    page.get_by_role("tab", name="History").click()
     page.fill("[data-history-search]", EVIL)
     expect(page.locator("#sw-history")).to_contain_text("Nothing matches")
     assert page.evaluate("window.pwned") is None
@@ -175,7 +175,10 @@ def test_nothing_that_a_log_a_name_or_a_model_says_is_carried_out(visitor: Visit
 
 def test_markdown_is_shown_well_however_it_is_cut(visitor: Visitor, control: StillControl) -> None:
     control.served()
-    text = "# Title\n\nSome **bold** and `code`.\n\n```python\nprint('<b>')\n\nx = 1\n```\n\n1. one\n2. two\n\n- a\n- b\n\nend 你好 🚀"
+    text = (
+        "# Title\n\nSome **bold** and `code`.\n\n```python\nprint('<b>')\n\nx = 1\n```\n\n"
+        "1. one\n2. two\n\n- a\n- b\n\nend 你好 🚀"
+    )
     control.answers = [*(Piece(text=letter) for letter in text), Piece(finish="stop", completion_tokens=9)]
     page = visitor.opens("/?tab=chat")
     visitor.asks("Go")
@@ -225,7 +228,8 @@ def test_fifty_thousand_lines_reach_a_page_that_stays_usable(visitor: Visitor, c
     run, step = running(control)
     page = visitor.opens(f"/?run={run.id}")
     page.evaluate("""() => { window.gaps = []; let last = performance.now();
-      const beat = () => { const now = performance.now(); window.gaps.push(now - last); last = now; requestAnimationFrame(beat); };
+      const beat = () => { const now = performance.now(); window.gaps.push(now - last); last = now;
+        requestAnimationFrame(beat); };
       requestAnimationFrame(beat); }""")
     total, batch = 50_000, 500
 
@@ -238,7 +242,7 @@ def test_fifty_thousand_lines_reach_a_page_that_stays_usable(visitor: Visitor, c
                 "".join(
                     f"I1121 11:48:00.000117 1 x.cc:{n}] line {n} {'.' * 60}\n" for n in range(start, start + batch)
                 ),
-            )  # noqa: E501
+            )
             time.sleep(max(0.0, begun + (start + batch) / 5000 - time.monotonic()))  # the pace is the test: 5,000/s
         control.told(run, Event(step=step, kind=Kind.DONE))
 
@@ -281,7 +285,7 @@ def test_axe_finds_nothing_serious(browser, panel: str, control: StillControl, s
         page.wait_for_timeout(500)
         check(words)
     for tab in ("Chat", "Monitor", "History"):
-        page.click(f'#nav button:has-text("{tab}")')
+        page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(500)
         check(tab)
     page.click("[data-history-open] >> nth=0")

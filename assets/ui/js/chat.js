@@ -214,13 +214,16 @@ function again(index) {
 function grow(box) { box.style.height = "auto"; box.style.height = `${Math.min(160, box.scrollHeight + 2)}px`; }
 
 export function startChat() {
-  if (!$("log")) return;
+  const log = $("log");
+  if (!log || log.dataset.started) return; // its tab has not been opened yet, or it has been begun
+  log.dataset.started = "";
   ready = true;
   let kept = {};
   try { kept = JSON.parse(slipway.kept(KEY) || "{}"); } catch { kept = {}; }
   turns = Array.isArray(kept.turns) ? kept.turns : [];
   if (kept.system) $("system").value = kept.system;
   for (const [name, value] of Object.entries(kept.sampling || {})) { const one = document.querySelector(`[data-sampling="${CSS.escape(name)}"]`); if (one) one.value = value; }
+  if (panel) serve(panel);
   choose(wantedServer || kept.server);
   draw();
 }
@@ -233,7 +236,10 @@ export function choose(run) {
   if (ready) summary();
 }
 
-on("panel", (told) => {
+let panel = null;
+on("panel", (told) => { panel = told; serve(told); });
+
+function serve(told) {
   const any = told.serving.length > 0;
   const page = document.querySelector("[data-chat]"), empty = document.querySelector('[data-slot="chat-empty"]');
   if (!page) return;
@@ -243,7 +249,7 @@ on("panel", (told) => {
   choose(wantedServer);
   if (opened || !turns.length) draw();
   summary();
-});
+}
 
 document.addEventListener("submit", (event) => { if (event.target.matches?.("[data-chat-form]")) { event.preventDefault(); send(); } });
 document.addEventListener("keydown", (event) => {

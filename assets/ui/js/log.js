@@ -21,7 +21,7 @@ let timed = false; // no line carries a time: its column takes no room
 
 const GLOG = /^([IWEF])\d{4} (\d\d:\d\d:\d\d\.\d{3})\d* +\d+ /;
 const WARNING = /\bwarn(ing)?\b|\[W\]/i;
-const ERROR = /\berror\b|\bfatal\b|\btraceback\b|\bexception\b|\[E\]|\bout of memory\b/i;
+const ERROR = /error\b|\bfatal\b|\btraceback\b|exception\b|\[E\]|\bout of memory\b/i;
 
 function levelOf(line) {
   const glog = GLOG.exec(line);

@@ -118,7 +118,7 @@ function tabShown(name) {
 function follow(id) {
   if (!id) { if (logIs().run) { openLog(null, null); } watch({ run: null, step: null }); return; }
   if (logIs().run !== id) {
-    for (const name of ["launch-head", "launch-steps", "launch-result"]) $(`[data-slot="${name}"]`)?.replaceChildren();
+    for (const name of ["launch-head", "launch-steps", "launch-result"]) { delete latest[name]; const slot = $(`[data-slot="${name}"]`); slot?.replaceChildren(); slot?.removeAttribute("data-was"); }
     openLog(id, null);
   }
   watch({ run: id });
@@ -144,8 +144,10 @@ function openRun(id) {
 
 // --- the panel's words -----------------------------------------------------------------------------------------------
 
+const latest = {}; // what each slot shows: Gradio makes a tab's parts only when the tab is first opened
 slipway.fill = (slots) => {
   for (const [name, made] of Object.entries(slots || {})) {
+    latest[name] = made;
     for (const slot of $$(`[data-slot="${name}"]`)) {
       if (slot.dataset.was === made && slot.childElementCount) continue;
       const focused = slot.contains(document.activeElement) ? document.activeElement : null;
@@ -159,6 +161,18 @@ slipway.fill = (slots) => {
   }
   dress();
 };
+
+let mounting = 0;
+new MutationObserver(() => {
+  if (mounting) return;
+  mounting = requestAnimationFrame(() => {
+    mounting = 0;
+    if (!booted) return;
+    const bare = [...new Set($$("[data-slot]:not([data-was])").map((slot) => slot.dataset.slot))].filter((name) => name in latest);
+    if (bare.length) slipway.fill(Object.fromEntries(bare.map((name) => [name, latest[name]])));
+    startChat();
+  });
+}).observe(document.documentElement, { childList: true, subtree: true });
 
 function dress() {
   const now = Date.now();

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app import terminal
+from app import cli_keys, terminal
 from app.asking import in_step
 from app.control import DEMO, Control
 from backends.errors import BadInput, SlipwayError, StepFailed
@@ -282,6 +282,10 @@ def _work(arguments: argparse.Namespace, make_control: MakeControl, _language: L
     return 0 if state in (State.DONE, State.STOPPED) else StepFailed.exit_code
 
 
+def _keys(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
+    return cli_keys.keys(arguments, make_control({"home": arguments.home}), language)
+
+
 # --- following --------------------------------------------------------------------------------------------------------
 
 
@@ -446,6 +450,7 @@ def _parser() -> argparse.ArgumentParser:
     history.add_argument("--limit", type=int, default=50)
     clean = command("clean", _clean, "show what Slipway left in Docker and nothing uses; remove it with --yes")
     clean.add_argument("--yes", action="store_true", help="remove it")
+    cli_keys.arguments(command("keys", _keys, "list, make and revoke keys of the OpenAI-compatible API"))
     work = command("work", _work, None)
     work.add_argument("run")
     work.add_argument("--lock-fd", type=int)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from app.jobs import RunFolder, Worker, hold, to_do
+from app.kept import Kept
 from app.monitor import Monitor, Sampler
 from app.settings import ASSETS, PROJECT, Settings
 from backends import client, engines, fitting, images, logs, memory, recipes
@@ -62,12 +63,12 @@ class Started(Frozen):
     created: bool
 
 
-class Control:
-    """The use cases over one data folder."""
+class Control(Kept):
+    """The use cases over one data folder; those about what is kept beside the runs are in `app.kept`."""
 
     def __init__(self, settings: Settings, store: Store, targets: Mapping[str, Target]) -> None:
+        super().__init__(store)
         self.settings = settings
-        self._store = store
         self._targets = targets
         self._hardware: tuple[float, Hardware] | None = None
         self._looking = threading.Lock()

@@ -2,13 +2,16 @@
 
 Host and Origin are checked, so that a page of another site cannot speak to a panel on loopback (DNS rebinding, forged
 requests). Off loopback a login is required; wrong passwords are slowed down. Gradio's own login guards only its own
-routes and counts no wrong ones, so it is not used.
+routes and counts no wrong ones, so it is not used. Programs show a key in place of the login, on the paths made for
+them; keys are too long to be guessed, so wrong ones are not counted.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
+import json
 import secrets
 import socket
 import time
@@ -17,11 +20,14 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
 
+from backends import openai
+
 Scope = dict[str, Any]
 
 COOKIE = "slipway_session"
 LOGIN_PATH = "/slipway/login"
 STYLE_PATH = "/slipway/ui/"
+KEY_PATHS = ("/v1/",)  # where a key stands in for the login
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 # Doors of Gradio that no page of ours uses: uploads, files, proxying, calls without the page.
 SHUT = (
@@ -92,11 +98,26 @@ class Login:
 
 
 class Guard:
-    """The gate, as ASGI middleware. `login` None: nobody is asked, which is right on loopback only."""
+    """The gate, as ASGI middleware. `login` None: nobody is asked, which is right on loopback only.
 
-    def __init__(self, app: Any, *, host: str, login: Login | None, names: Iterable[str] = ()) -> None:
+    `knows_key` says whether a token is that of a key; it may wait for the disk. `key_always`: a key is asked for on
+    loopback too.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        host: str,
+        login: Login | None,
+        names: Iterable[str] = (),
+        knows_key: Callable[[str], bool] = lambda _token: False,
+        key_always: bool = False,
+    ) -> None:
         self._app = app
         self._login = login
+        self._knows_key = knows_key
+        self._key_always = key_always
         self._any_address = login is not None
         self._names = {"localhost", "127.0.0.1", "::1", host.lower(), *(name.lower() for name in names)}
         if login is not None:
@@ -109,6 +130,9 @@ class Guard:
         refusal = self.refusal(scope)
         if refusal is not None:
             await _refuse(scope, receive, send, *refusal)
+            return
+        if self._needs_key(scope) and not await asyncio.to_thread(self._knows_key, bearer(_headers(scope))):
+            await _refuse_key(send)
             return
 
         async def with_headers(message: dict[str, Any]) -> None:
@@ -136,12 +160,21 @@ class Guard:
             return 404, "There is nothing here.", None
         if scope.get("method") not in SAFE_METHODS and not _same_origin(headers, host):
             return 403, "This request comes from another site.", None
-        if self._login is not None and path != LOGIN_PATH and not path.startswith(STYLE_PATH):
+        open_path = path == LOGIN_PATH or path.startswith((STYLE_PATH, *KEY_PATHS))
+        if self._login is not None and not open_path:
             token = cookie(headers.get("cookie", ""), COOKIE)
             if not self._login.knows(token):
                 page = scope.get("method") == "GET" and "text/html" in headers.get("accept", "")
                 return (303, "", LOGIN_PATH) if page else (401, "Log in first.", None)
         return None
+
+    def _needs_key(self, scope: Scope) -> bool:
+        """True where only a key helps: the path is for programs, and nobody is logged in."""
+        if not scope["path"].startswith(KEY_PATHS):
+            return False
+        if self._login is None:
+            return self._key_always
+        return not self._login.knows(cookie(_headers(scope).get("cookie", ""), COOKIE))
 
     def knows_host(self, host: str) -> bool:
         """True for a name or address under which this panel may be called; the port does not matter."""
@@ -167,6 +200,12 @@ def cookie(header: str, name: str) -> str | None:
     except CookieError:
         return None
     return None if morsel is None else morsel.value
+
+
+def bearer(headers: dict[str, str]) -> str:
+    """The token that a request shows; empty where it shows none."""
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else ""
 
 
 def _same_origin(headers: dict[str, str], host: str) -> bool:
@@ -196,3 +235,14 @@ async def _refuse(scope: Scope, receive: Any, send: Any, status: int, words: str
         headers.append((b"location", place.encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": words.encode()})
+
+
+async def _refuse_key(send: Any) -> None:
+    words = "This needs a key: send it as “Authorization: Bearer …”. `slipway keys make NAME` makes one."
+    told = json.dumps(openai.told(words, 401, code="invalid_api_key"), ensure_ascii=False).encode()
+    headers = [
+        (b"content-type", b"application/json"), (b"cache-control", b"no-store"), (b"www-authenticate", b"Bearer"),
+        *HEADERS,
+    ]  # fmt: skip
+    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    await send({"type": "http.response.body", "body": told})

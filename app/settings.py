@@ -31,6 +31,7 @@ class Settings(Frozen):
     language: Language | None = None  # None: the terminal's or the browser's
     model_roots: tuple[Path, ...] = ()
     password: str | None = Field(default=None, repr=False)
+    require_key: bool = False  # the API asks for a key on loopback too; off loopback it always does
     sources: Sources = Sources()
 
     @property
@@ -44,9 +45,10 @@ def settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, st
 
     SLIPWAY_HOME (else the user's data directory), SLIPWAY_HOST, SLIPWAY_PORT, SLIPWAY_LANGUAGE (en, zh),
     SLIPWAY_MODEL_ROOTS (folders, parted as in PATH; else the person's home and the data folder), SLIPWAY_PASSWORD,
-    and a mirror or proxy for each field of `Sources`: SLIPWAY_TORCH_INDEX, SLIPWAY_REGISTRY_MIRROR, SLIPWAY_GIT_MIRROR,
-    SLIPWAY_PIP_INDEX, SLIPWAY_HF_ENDPOINT, SLIPWAY_HTTP_PROXY, SLIPWAY_HTTPS_PROXY, SLIPWAY_NO_PROXY (else what pip,
-    the Hugging Face library and curl read). Raises BadInput naming the variable or flag.
+    SLIPWAY_REQUIRE_KEY (1: the API asks for a key on loopback too), and a mirror or proxy for each field of `Sources`:
+    SLIPWAY_TORCH_INDEX, SLIPWAY_REGISTRY_MIRROR, SLIPWAY_GIT_MIRROR, SLIPWAY_PIP_INDEX, SLIPWAY_HF_ENDPOINT,
+    SLIPWAY_HTTP_PROXY, SLIPWAY_HTTPS_PROXY, SLIPWAY_NO_PROXY (else what pip, the Hugging Face library and curl read).
+    Raises BadInput naming the variable or flag.
     """
     env = os.environ if environ is None else environ
     given = {key: value for key, value in (flags or {}).items() if value is not None}
@@ -60,6 +62,7 @@ def settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, st
         language=_language(str(given.get("language") or env.get("SLIPWAY_LANGUAGE") or "")),
         model_roots=tuple(root.absolute() for root in (*roots, *([] if roots else [Path.home()]), home, ASSETS)),
         password=env.get("SLIPWAY_PASSWORD") or None,
+        require_key=_yes("require_key", env.get("SLIPWAY_REQUIRE_KEY", "")),
         sources=_sources(env),
     )
 
@@ -101,6 +104,18 @@ def _port(value: object) -> int:
             Text(en="Give a number from 1 to 65535, such as 7860.", zh="填写 1 到 65535 之间的数字，例如 7860。"),
         )
     return port
+
+
+def _yes(field: str, value: str) -> bool:
+    if value.lower() in ("", "0", "no", "false", "off"):
+        return False
+    if value.lower() in ("1", "yes", "true", "on"):
+        return True
+    raise BadInput(
+        field,
+        Text(en=f"{field}: “{value}” is neither yes nor no.", zh=f"{field}：“{value}”不是是或否。"),
+        Text(en="Use 1 or 0.", zh="填写 1 或 0。"),
+    )
 
 
 def _language(value: str) -> Language | None:

@@ -46,7 +46,9 @@ def web(control: Control, settings: Settings, login: Login | None) -> FastAPI:
     app = FastAPI(title="Slipway", docs_url=None, redoc_url=None, openapi_url=None)
     live = Live(control)
     app.state.live = live
-    app.add_middleware(Guard, host=settings.host, login=login)
+    app.add_middleware(
+        Guard, host=settings.host, login=login, knows_key=control.knows_key, key_always=settings.require_key
+    )
 
     @app.exception_handler(SlipwayError)
     async def _told(request: Request, error: Exception) -> Response:

@@ -35,6 +35,16 @@ def m001_runs_and_events(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
+@migration
+def m002_keys(db: sqlite3.Connection) -> None:
+    """Keys of the API."""
+    db.execute(
+        """CREATE TABLE api_key (
+             id TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL, created_at TEXT NOT NULL,
+             last_used_at TEXT, revoked_at TEXT)"""
+    )
+
+
 def migrate(path: Path) -> None:
     """Brings the database at `path` to the newest version, in one transaction, with a copy `.before-N` kept.
 

@@ -7,17 +7,14 @@ one writer at a time, who wins is decided by the database and never by a look be
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, event, func
+from sqlalchemy import func
 from sqlalchemy import update as sql_update
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Session, col, create_engine, or_, select
+from sqlmodel import col, or_, select
 
 from backends.errors import NotFound
 from backends.events import Event, Kind
@@ -25,27 +22,13 @@ from backends.runs import OPEN, Run, State, Summary, Trouble
 from backends.spec import Endpoint
 from backends.steps import Plan, digest
 from backends.text import Text
-from storage.migrations import migrate
+from storage.database import changed, now, part_of
+from storage.keys import Keys
 from storage.tables import EventRow, RunRow
 
-BUSY_TIMEOUT_S = 15
 
-
-class Store:
-    """Runs and events below `folder` (slipway.db). Safe from several threads and programs at once."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.path = folder / "slipway.db"
-        if not self.path.exists():
-            self.path.touch(mode=0o600)
-        migrate(self.path)
-        self._engine = _engine(self.path)
-        self._writing = threading.Lock()
-
-    def close(self) -> None:
-        """Lets go of the database."""
-        self._engine.dispose()
+class Store(Keys):
+    """Everything that is remembered below `folder`. Safe from several threads and programs at once."""
 
     # --- runs -----------------------------------------------------------------------------------------------------
 
@@ -62,7 +45,7 @@ class Store:
             spec=spec.model_dump_json(),
             plan=plan.model_dump_json(),
             spec_digest=digest(spec),
-            created_at=_now(),
+            created_at=now(),
         )
         try:
             with self._write() as session:
@@ -73,7 +56,7 @@ class Store:
 
     def run(self, run_id: str) -> Run:
         """The run. Raises NotFound."""
-        with Session(self._engine) as session:
+        with self._read() as session:
             row = session.get(RunRow, run_id)
             if row is None:
                 raise _no_run(run_id)
@@ -81,18 +64,18 @@ class Store:
 
     def open_run(self, name: str) -> Run | None:
         """The open run of that name."""
-        with Session(self._engine) as session:
+        with self._read() as session:
             row = session.exec(select(RunRow).where(RunRow.name == name, col(RunRow.state).in_(OPEN))).first()
             return None if row is None else _run(row)
 
     def ids(self) -> frozenset[str]:
         """Ids of every run that is known."""
-        with Session(self._engine) as session:
+        with self._read() as session:
             return frozenset(session.exec(select(RunRow.id)))
 
     def in_state(self, *states: State) -> tuple[Run, ...]:
         """Every run in one of the states, oldest first."""
-        with Session(self._engine) as session:
+        with self._read() as session:
             query = select(RunRow).where(col(RunRow.state).in_(states)).order_by(col(RunRow.created_at))
             return tuple(_run(row) for row in session.exec(query))
 
@@ -111,12 +94,12 @@ class Store:
                 or_(col(RunRow.created_at) < at, (col(RunRow.created_at) == at) & (col(RunRow.id) < run_id))
             )
         chosen = chosen.order_by(col(RunRow.created_at).desc(), col(RunRow.id).desc()).limit(limit)
-        with Session(self._engine) as session:
+        with self._read() as session:
             return tuple(Summary.model_validate(row._asdict()) for row in session.exec(chosen))
 
     def count(self, query: str = "", states: Iterable[State] = ()) -> int:
         """How many runs the same filter finds."""
-        with Session(self._engine) as session:
+        with self._read() as session:
             return int(session.exec(_filtered(select(func.count(col(RunRow.id))), query, states)).one())
 
     def move(
@@ -139,14 +122,14 @@ class Store:
         if measured is not None:
             values["measured"] = json.dumps(measured)
         if to is State.SERVING:
-            values["ready_at"] = _now()
+            values["ready_at"] = now()
         if not to.is_open():
-            values |= {"finished_at": _now(), "trouble": None if trouble is None else trouble.model_dump_json()}
+            values |= {"finished_at": now(), "trouble": None if trouble is None else trouble.model_dump_json()}
         with self._write() as session:
             change = sql_update(RunRow).where(col(RunRow.id) == run_id).values(**values)
             if come_from is not None:
                 change = change.where(col(RunRow.state).in_([state.value for state in come_from]))
-            return _changed(session.execute(change))
+            return changed(session.execute(change))
 
     def reopen(self, run_id: str, plan: Plan) -> bool:
         """Puts a finished run back to QUEUED for another attempt. False where it is open or its name is taken."""
@@ -158,7 +141,7 @@ class Store:
             with self._write() as session:
                 change = sql_update(RunRow).where(col(RunRow.id) == run_id).values(**values)
                 ended = [state.value for state in State if state.can_resume()]
-                return _changed(session.execute(change.where(col(RunRow.state).in_(ended))))
+                return changed(session.execute(change.where(col(RunRow.state).in_(ended))))
         except IntegrityError:
             return False
 
@@ -166,11 +149,11 @@ class Store:
         """Notes that a person wants an open run to end. False where it is not open."""
         with self._write() as session:
             change = sql_update(RunRow).where(col(RunRow.id) == run_id, col(RunRow.state).in_(OPEN))
-            return _changed(session.execute(change.values(stop_asked=True)))
+            return changed(session.execute(change.values(stop_asked=True)))
 
     def stop_asked(self, run_id: str) -> bool:
         """True where a person wants this run to end."""
-        with Session(self._engine) as session:
+        with self._read() as session:
             return bool(session.exec(select(RunRow.stop_asked).where(RunRow.id == run_id)).first())
 
     def delete(self, run_id: str) -> None:
@@ -203,30 +186,12 @@ class Store:
     def after(self, run_id: str, seq: int = 0, limit: int = 10_000) -> tuple[Event, ...]:
         """The events of a run behind the cursor `seq`, oldest first."""
         query = select(EventRow).where(EventRow.run == run_id, col(EventRow.seq) > seq)
-        with Session(self._engine) as session:
+        with self._read() as session:
             rows = session.exec(query.order_by(col(EventRow.seq)).limit(limit))
             return tuple(
                 Event(step=row.step, kind=Kind(row.kind), seq=row.seq or 0, at=row.at, **json.loads(row.body))
                 for row in rows
             )
-
-    @contextmanager
-    def _write(self) -> Iterator[Session]:
-        with self._writing, Session(self._engine, expire_on_commit=False) as session:
-            yield session
-            session.commit()
-
-
-def _engine(path: Path) -> Engine:
-    # hide_parameters: a failed statement would otherwise print its values, a spec or a log line among them.
-    engine = create_engine(f"sqlite:///{path}", hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S})
-
-    @event.listens_for(engine, "connect")
-    def _set_up(connection: Any, _record: Any) -> None:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-
-    return engine
 
 
 def _filtered(chosen: Any, query: str, states: Iterable[State]) -> Any:
@@ -234,14 +199,10 @@ def _filtered(chosen: Any, query: str, states: Iterable[State]) -> Any:
     if named:
         chosen = chosen.where(col(RunRow.state).in_(named))
     if query:
-        part = "%" + query.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        part = part_of(query)
         fields = (RunRow.id, RunRow.name, RunRow.model, RunRow.engine)
         chosen = chosen.where(or_(*(col(field).like(part, escape="\\") for field in fields)))
     return chosen
-
-
-def _changed(result: Any) -> bool:
-    return bool(result.rowcount)
 
 
 def _run(row: RunRow) -> Run:
@@ -261,10 +222,6 @@ def _run(row: RunRow) -> Run:
         answer=row.answer,
         measured=json.loads(row.measured),
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
 
 
 def _no_run(run_id: str) -> NotFound:

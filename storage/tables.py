@@ -41,3 +41,16 @@ class EventRow(SQLModel, table=True):
     kind: str
     at: str
     body: str
+
+
+class KeyRow(SQLModel, table=True):
+    """One key. `digest` is the SHA-256 of its token."""
+
+    __tablename__ = "api_key"
+
+    id: str = Field(primary_key=True)
+    name: str
+    digest: str
+    created_at: str
+    last_used_at: str | None = None
+    revoked_at: str | None = None

@@ -24,6 +24,7 @@ import docker
 
 IMAGE = "slipway.test/tritonserver:23.04-py3"
 DEBIAN = "slipway.test/debian:12"
+PYTHON = "slipway.test/python:3.11"  # stands for python:3.12-slim, as the base of the panel's own image
 LABEL = "slipway.test.stand-in"
 PACKAGES = "python3,libpython3.11,python3-numpy,git,make,ca-certificates,curl"
 SUITE = "bookworm"
@@ -34,6 +35,10 @@ ENV PATH=/opt/tritonserver/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 WORKDIR /opt/tritonserver
 """
 _UNNEEDED = ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale")
+PYTHON_DOCKERFILE = f"""FROM {DEBIAN}
+COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+RUN apt-get update -q && apt-get install -qy --no-install-recommends python3-venv && rm -rf /var/lib/apt/lists/*
+"""
 
 
 def home() -> Path:
@@ -69,6 +74,25 @@ def build() -> str:
         if not _there(engine, IMAGE, digest):
             raise RuntimeError(f"{IMAGE} could not be made: {said[-3:]}")
     return IMAGE
+
+
+def python() -> str:
+    """A base for the panel's own image: Debian's Python with venv. It trusts what this machine trusts."""
+    engine = docker.from_env(version="auto", timeout=600).api
+    root = _debian_root()
+    if not _there(engine, DEBIAN, _digest(root.name)):
+        _import(engine, root)
+    trusted = Path("/etc/ssl/certs/ca-certificates.crt")
+    digest = _digest(root.name, PYTHON_DOCKERFILE, trusted.read_text(encoding="utf-8"))
+    if not _there(engine, PYTHON, digest):
+        with tempfile.TemporaryDirectory(dir=home() / "docker") as folder:
+            shutil.copy2(trusted, folder)
+            (Path(folder) / "Dockerfile").write_text(PYTHON_DOCKERFILE, encoding="utf-8")
+            options = {"tag": PYTHON, "labels": {LABEL: digest}, "rm": True, "decode": True, "network_mode": "host"}
+            said = list(engine.build(path=folder, **options))
+        if not _there(engine, PYTHON, digest):
+            raise RuntimeError(f"{PYTHON} could not be made: {said[-3:]}")
+    return PYTHON
 
 
 def _lay_out(target: Path, server: Path, backends: Path) -> None:

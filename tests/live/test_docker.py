@@ -45,6 +45,7 @@ from backends.targets.base import Work
 from backends.targets.containers import Person
 from backends.targets.docker import DockerTarget
 from backends.targets.local import LocalTarget
+from backends.targets.waiting import healthy
 from backends.text import same
 from tests.conftest import missing, until
 from tests.docker import stand_in
@@ -635,7 +636,8 @@ class OwnEngine:
     def start(self) -> None:
         # In namespaces of its own: an engine without a bridge removes the bridge of the machine's own engine.
         argv = (
-            "unshare", "--net", "--mount", "dockerd", f"--host={self.host}", f"--data-root={self._root}", f"--exec-root={self.folder}/exec",
+            "unshare", "--net", "--mount",
+            "dockerd", f"--host={self.host}", f"--data-root={self._root}", f"--exec-root={self.folder}/exec",
             f"--pidfile={self.folder}/pid", "--bridge=none", "--iptables=false", "--storage-driver=overlay2",
         )  # fmt: skip
         with (self.folder / "dockerd.log").open("ab") as out:
@@ -765,6 +767,56 @@ def test_a_disk_that_runs_full_ends_the_task_before_docker_fails(own: OwnEngine,
     assert not own.client().containers.list(all=True)
 
 
+# --- the panel's own image --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(1200)  # its first build installs all that the panel needs; Docker keeps that layer
+def test_the_panels_own_image_serves_and_reaches_docker_by_the_socket_it_is_given(image, engine, tmp_path) -> None:
+    root = Path(__file__).resolve().parent.parent.parent
+    arguments = {"BASE": stand_in.python(), "PIP_CERT": "/etc/ssl/certs/ca-certificates.crt"}
+    options = {"rm": True, "network_mode": "host", "buildargs": arguments}
+    built, _ = engine.images.build(path=str(root), tag="slipway.test/panel:1", **options)
+    assert built.attrs["Config"]["User"] == "1000:1000"
+    data = tmp_path / "slipway"
+    data.mkdir()
+    os.chown(data, 12345, 12345)
+    tmp_path.chmod(0o755)
+    group = Path("/var/run/docker.sock").stat().st_gid
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    panel = engine.containers.run(
+        built.id,
+        detach=True,
+        network_mode="host",
+        user="12345:12345",
+        group_add=[group],
+        environment={"SLIPWAY_HOME": str(data), "SLIPWAY_PORT": str(port)},
+        volumes=["/var/run/docker.sock:/var/run/docker.sock", f"{data}:{data}"],
+    )
+    try:
+        until(lambda: healthy(f"http://127.0.0.1:{port}/slipway/health"), 90, "the panel")
+        told = json.loads(panel.exec_run(["slipway", "detect", "--json"]).output)
+        assert told["docker"]["reachable"] is True
+        plan = a_plan(task(stand_in.DEBIAN, f"id -u > {data}/who", container={"mounts": shown(data)}))
+        (data / "plan.json").write_text(plan.model_dump_json())
+        code = (
+            "import sys; from app.__main__ import control; from backends.steps import Plan; c = control({}); "
+            "run = c.start_plan(Plan.model_validate_json(open(sys.argv[1]).read())).run; "
+            "print(c.wait(run.id, 60).state)"
+        )
+        ran = panel.exec_run(["python", "-c", code, f"{data}/plan.json"], workdir="/opt/slipway")
+        assert ran.output.decode().split()[-1] == "done"
+        assert (data / "who").read_text() == "12345\n"
+        assert (data / "who").stat().st_uid == 12345
+    finally:
+        panel.remove(force=True)
+
+
+def shown(folder: Path) -> tuple[Mount, ...]:
+    return (Mount(source=str(folder), path=str(folder)),)
+
+
 # --- what is left behind ----------------------------------------------------------------------------------------------
 
 
@@ -778,8 +830,16 @@ def test_only_what_slipway_labelled_is_cleaned_up(target, home: Path, image: str
     left = target.reclaimable()
     assert [(one.kind, one.name) for one in left] == [("image", "slipway.test/ours:1")]
     assert 20_000_000 <= left[0].bytes < 40_000_000
-    freed = target.reclaim(left)
+    assert "slipway.test/ours:1" in cleaned(home)
+    assert len(target.reclaimable()) == 1
+    freed = json.loads(cleaned(home, "--yes", "--json"))["freed_bytes"]
     assert 20_000_000 <= freed < 40_000_000
     assert target.reclaimable() == ()
     assert engine.images.get("slipway.test/theirs:1")
     engine.images.remove("slipway.test/theirs:1")
+
+
+def cleaned(home: Path, *options: str) -> str:
+    """What `slipway clean` says."""
+    command = (sys.executable, "-m", "app", "--home", str(home), "clean", *options)
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -31,7 +31,10 @@ class Reader(Protocol):
     def read(self, line: str) -> Told | None: ...
 
 
-READERS = {"tensorrt_llm": "backends.tensorrt_llm.progress"}  # each room has a class Reader
+READERS = {  # each room has a class Reader
+    "fastertransformer": "backends.fastertransformer.progress",
+    "tensorrt_llm": "backends.tensorrt_llm.progress",
+}
 
 
 def reader(name: str | None) -> Reader | None:

@@ -27,7 +27,7 @@ def machine(*names: str) -> Hardware:
     )
 
 
-# --- the plans of the guides ----------------------------------------------------------------------------------------
+# --- the plans of the guides ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", GUIDED)
@@ -157,7 +157,7 @@ def test_a_slim_checkpoint_is_read_by_its_own_converter() -> None:
     assert "/srv/step_383500/" in convert.argv
 
 
-# --- the parity table ---------------------------------------------------------------------------------------------------
+# --- the parity table -------------------------------------------------------------------------------------------------
 
 
 def test_every_step_that_a_guide_is_said_to_match_is_in_its_plan_or_may_be() -> None:

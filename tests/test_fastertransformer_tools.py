@@ -13,6 +13,7 @@ import pytest
 from backends import pbtxt
 from backends.errors import BadInput
 from backends.fastertransformer import repository
+from backends.fastertransformer.progress import Reader
 from tests.upstream import FIXTURES, ROOT, TOOLS, checkpoint, git_repository, shape, tokenizer, tool
 
 LLAMA = FIXTURES / "backend" / "all_models" / "llama"
@@ -313,3 +314,33 @@ def test_a_named_submodule_is_fetched_and_one_that_is_none_is_no_matter(tmp_path
     )
     assert ended.returncode == 0
     assert (tmp_path / "copy" / "3rdparty" / "cutlass" / "all_models").is_dir()
+
+
+# --- how far a command is ---------------------------------------------------------------------------------------------
+
+
+def fractions(*lines: str) -> list[float | None]:
+    reader = Reader()
+    return [told.fraction for line in lines if (told := reader.read(line)) is not None]
+
+
+def test_a_llamas_conversion_tells_how_far_it_is() -> None:
+    told = fractions("hf_config: {'num_hidden_layers': 2}", "- model.norm.weight", "converting layer 0", "done layer 0",
+                     "converting layer 1", "done layer 1")  # fmt: skip
+    assert told == pytest.approx([0.3, 0.3, 0.65, 0.65, 1.0])
+
+
+def test_gptjs_conversion_says_its_layers_itself() -> None:
+    assert fractions("Saving layer 14 / 28", "Saving layer 28 / 28") == pytest.approx([0.65, 1.0])
+
+
+def test_a_build_tells_makes_percents() -> None:
+    assert fractions("[ 42%] Building CUDA object src/x.cu.o", "[100%] Built target gpt_gemm") == [0.42, 1.0]
+
+
+def test_loading_shards_is_the_first_part_of_a_conversion() -> None:
+    assert fractions("Loading checkpoint shards:  50%|#####     | 1/2 [00:05<00:05]") == pytest.approx([0.15])
+
+
+def test_lines_that_say_nothing_of_progress_are_passed_over() -> None:
+    assert fractions("=============== Argument ===============", "- lm_head.weight", "") == []

@@ -71,6 +71,7 @@ def _measure(deployment: Deployment, folder: str) -> Task:
         needs=("library-build",) if built else ("image-check",),
         inputs={"sm": "-".join(map(str, deployment.sm))},
         outputs=(f"{folder}/gemm_config.in",),
+        progress="fastertransformer",
         forecast=Forecast(seconds=300),
         shared=True,
         stall_s=3600.0,

@@ -153,6 +153,7 @@ def gemm_tools(deployment: Deployment, tool: str) -> tuple[Step, ...]:
         container=container,
         needs=("library-configure",),
         outputs=(f"{build}/bin/{tool}",),
+        progress="fastertransformer",
         forecast=Forecast(seconds=300 + 6_000 / jobs, disk_mib=4_096, ram_mib=_MIB_A_JOB * jobs),
         shared=True,
         stall_s=3600.0,

@@ -61,6 +61,7 @@ def _convert(deployment: Deployment, joined: str | None) -> Task:
         ),
         needs=tuple(needs),
         outputs=(f"{deployment.checkpoint}/{_last_file(deployment)}",),
+        progress="fastertransformer",
         forecast=Forecast(
             seconds=60 + parameters_mib / 40,
             disk_mib=size_mib or None,
@@ -127,6 +128,7 @@ def _joined(deployment: Deployment) -> tuple[Step, ...]:
             ),
             needs=("image-check", *downloaded),
             outputs=(f"{_input(deployment)}/pytorch_model.bin",),
+            progress="fastertransformer",
             forecast=Forecast(seconds=60, disk_mib=size_mib, ram_mib=size_mib),
             shared=True,
         ),

@@ -73,6 +73,13 @@ def why_not(spec: Spec, hardware: Hardware, model: Model) -> tuple[Text, ...]:
                 zh=f"运行环境需要 Python 3.11 或 3.12，当前面板使用 {hardware.python}。",
             )
         )
+    if spec.template not in ("auto", "raw"):
+        reasons.append(
+            Text(
+                en=f"The embedded engine uses the model's own template or none; “{spec.template}” was asked for.",
+                zh=f"内嵌引擎只使用模型自带模板或不用模板，要求的是“{spec.template}”。",
+            )
+        )
     if spec.precision in ("int8", "int4"):
         reasons.append(
             Text(

@@ -7,8 +7,7 @@ Everything else is the deployment as a person starts it.
 
 from __future__ import annotations
 
-import os
-import signal
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -202,16 +201,16 @@ def test_a_second_deployment_builds_and_converts_nothing_again(
 
 
 def test_a_server_whose_worker_was_killed_is_adopted_and_answers(control: Control, llama: Run) -> None:
-    worker = until(lambda: worker_of(llama.id), 10)
-    os.kill(worker, signal.SIGKILL)
-    until(lambda: worker_of(llama.id) != worker, 10)
+    worker = worker_of(control, llama.id)
+    worker.kill()
+    worker.wait(10)
     control.recover()
-    until(lambda: worker_of(llama.id), 30)
+    assert worker_of(control, llama.id).pid != worker.pid
     assert control.run(llama.id).state is State.SERVING
     assert said(ask(control, llama, "Hello, my name is")) == SENTENCE
 
 
-# --- GPT-J and T5 -------------------------------------------------------------------------------------------------------
+# --- GPT-J and T5 -----------------------------------------------------------------------------------------------------
 
 
 def test_gptj_answers_in_text_with_its_kernels_measured(
@@ -245,8 +244,6 @@ def test_a_named_folder_that_lacks_a_file_ends_the_run_before_the_server(
     converted = next(path for path in (control.settings.home / "converted").glob("*llama*/2-gpu"))
     broken = control.settings.home / "models" / "broken" / "2-gpu"
     broken.parent.mkdir(exist_ok=True)
-    import shutil
-
     shutil.copytree(converted, broken)
     (broken / "model.layers.1.mlp.up_proj.weight.1.bin").unlink()
     run = failed(control, the_spec(control, "llama", upstream, bases, "broken", converted=str(broken)))

@@ -1,4 +1,4 @@
-"""Chats with a running engine over gRPC, many at once, and counts. One process beside the server, as a person's would be."""
+"""Chats with a running engine over gRPC, many at once, and counts; in a process beside the server's."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class Server:
 def serving(
     folder: Path, models: dict[str, dict[str, str]], launcher: Path, timeout_s: float = 180.0, *options: str
 ) -> Iterator[Server]:
-    """A server over a fresh repository in the folder; ended with the block. Raises RuntimeError when it does not start."""
+    """A server over a fresh repository in the folder, ended with the block. Raises RuntimeError if it fails."""
     write_repository(folder / "repository", models)
     http, grpc, metrics = free_ports(3)
     log = folder / "tritonserver.log"

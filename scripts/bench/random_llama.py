@@ -1,4 +1,4 @@
-"""Writes a randomly initialised Llama with a byte-level tokenizer. Run by an interpreter that has torch and transformers.
+"""Writes a randomly initialised Llama with a tokenizer. Run by an interpreter that has torch and transformers.
 
 python random_llama.py FOLDER demo     3.1 M parameters, the demo model's shape, fp32
 python random_llama.py FOLDER 1b       1.24 B parameters (2048 x 16 layers, 32/8 heads, vocabulary 128 k), fp16

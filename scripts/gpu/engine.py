@@ -2,8 +2,8 @@
 
     python scripts/gpu/engine.py --runtime FOLDER [--client PYTHON] [--model FOLDER] [--out FILE]
 
-`--runtime` is the embedded runtime (its PyTorch sees the GPU); `--client` an interpreter with tritonclient, for the client
-process. Without --model a random Llama of 1.24 B parameters in fp16 is made.
+`--runtime` is the embedded runtime (its PyTorch sees the GPU); `--client` an interpreter with tritonclient, for the
+client process. Without --model a random Llama of 1.24 B parameters in fp16 is made.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 BENCH = HERE.parent / "bench"
 sys.path.insert(0, str(BENCH))
-import engine_server
+import engine_server  # noqa: E402
 
 PROMPT = "x" * 128  # one token a letter with the random model's tokenizer
 

@@ -19,14 +19,14 @@ from typing import Any
 ENGINE = Path(__file__).resolve().parents[2] / "assets" / "engines" / "transformers"
 sys.path.insert(0, str(ENGINE))
 
-import torch
-from slipway_engine import attention, loading
-from slipway_engine.job import Job
-from slipway_engine.network import Network
-from slipway_engine.sampling import Choice
-from slipway_engine.scheduler import Scheduler
-from slipway_engine.settings import Settings
-from slipway_engine.slots import Slots
+import torch  # noqa: E402
+from slipway_engine import attention, loading  # noqa: E402
+from slipway_engine.job import Job  # noqa: E402
+from slipway_engine.network import Network  # noqa: E402
+from slipway_engine.sampling import Choice  # noqa: E402
+from slipway_engine.scheduler import Scheduler  # noqa: E402
+from slipway_engine.settings import Settings  # noqa: E402
+from slipway_engine.slots import Slots  # noqa: E402
 
 PROMPT, TOKENS, NAIVE_TOKENS = 128, 200, 60
 
@@ -55,7 +55,7 @@ def tell(name: str, value: float) -> None:
 
 def prompt(seed: int, size: int, vocabulary: int) -> list[int]:
     """Random ids."""
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # noqa: S311
     return [draw.randrange(3, vocabulary) for _ in range(size)]
 
 
@@ -123,7 +123,7 @@ def graphs_are_right() -> None:
     with torch.inference_mode():
         tell("graphs", slots.capture())
     news = threading.Event()
-    scheduler = Scheduler(network, slots, 64, frozenset(), lambda urgent: news.set(), print)
+    scheduler = Scheduler(network, slots, 64, frozenset(), lambda _: news.set(), print)
     jobs = [Job(prompt(row, 5 + row * 9, 2000), 60 + row, Choice(), Nobody()) for row in range(8)]
     scheduler.start()
     serve(scheduler, jobs, news)

@@ -16,7 +16,7 @@ ENGINE = ROOT / "assets" / "engines" / "transformers"
 sys.path.insert(0, str(ENGINE))
 sys.path.insert(0, str(ROOT / "scripts" / "bench"))
 
-import engine_server
+import engine_server  # noqa: E402
 
 
 def in_runtime(python: Path, script: str, *arguments: str, timeout_s: float = 300.0) -> list[dict[str, Any]]:

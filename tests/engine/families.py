@@ -87,7 +87,9 @@ def _widen(model: Any) -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 2:
-                wide = 0.7 if "emb" in name or "wte" in name or "shared" in name else 1.6 / weight.shape[-1] ** 0.5
+                wide = 0.7 if "emb" in name or "wte" in name else 1.6 / weight.shape[-1] ** 0.5
+                if "shared" in name:
+                    wide = 0.14  # T5 ties its embeddings whatever it is told
                 weight.normal_(0.0, wide)
             elif "bias" in name:
                 weight.normal_(0.0, 0.05)

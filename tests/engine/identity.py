@@ -1,7 +1,7 @@
 """Decodes chats of each family in a batch and alone, and says whether they are the same, token for token.
 
-Run by the embedded runtime's interpreter: `python identity.py ENGINE_FOLDER [FAMILY ...]`. Prints one JSON line a family:
-how many chats were whole and equal, how many distinct tokens they had (a proof needs some), and how it would be served.
+Run by the embedded runtime's interpreter: `python identity.py ENGINE_FOLDER [FAMILY ...]`. Prints one JSON line a
+family: how many chats were whole and equal, how many distinct tokens they had (a proof needs some), how it is served.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What needs PyTorch, checked without a server. Run by the embedded runtime's interpreter: `in_runtime.py ENGINE_FOLDER`.
+"""What needs PyTorch, checked without a server. Run by the runtime's interpreter: `in_runtime.py ENGINE_FOLDER`.
 
 Each function whose name begins with `check_` is one claim; prints one JSON line each.
 """
@@ -32,6 +32,7 @@ from slipway_engine.scheduler import Scheduler
 from slipway_engine.window import Window
 
 CPU = torch.device("cpu")
+GREEDY = Choice()
 
 
 class Nobody:
@@ -54,7 +55,7 @@ class Fixed:
         return next(self._left)
 
 
-def job(choice: Choice = Choice(), prompt: Sequence[int] = (5, 6, 7), limit: int = 24, **given: Any) -> Job:
+def job(choice: Choice = GREEDY, prompt: Sequence[int] = (5, 6, 7), limit: int = 24, **given: Any) -> Job:
     return Job(list(prompt), limit, choice, Nobody(), **given)
 
 

@@ -96,8 +96,8 @@ def test_settings_are_read_from_strings() -> None:
         {"model_dir": "/m", "dtype": "fp8"},
         {"model_dir": "/m", "max_rows": "0"},
         {"model_dir": "/m", "nonsense": "1"},
-    ]
-    + [{"model_dir": "/m", "device": "cuda:x"}],
+        {"model_dir": "/m", "device": "cuda:x"},
+    ],
 )
 def test_settings_that_are_wrong_are_refused(parameters: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="parameter"):

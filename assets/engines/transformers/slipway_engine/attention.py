@@ -1,7 +1,7 @@
 """Decoding attention without copies of keys and values, for models whose query heads share them (GQA).
 
-transformers' SDPA repeats the keys and values of a masked batch for every query head of a group, each step anew. With one
-query a row the heads of a group can stand where several queries of one head would: the same numbers, nothing copied.
+transformers' SDPA repeats the keys and values of a masked batch for every query head of a group, each step anew. With
+one query a row the heads of a group can stand where several queries of one head would: same numbers, nothing copied.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def _grouped(
     *args: Any,
     **given: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of query [rows, heads, 1, size] over key and value [rows, key heads, columns, size]; [rows, 1, heads, size].
+    """Attention of query [rows, heads, 1, size] over key and value [rows, key heads, columns, size].
+
+    Gives [rows, 1, heads, size].
 
     Everything but one query a row, a group of more than one, and a plain mask goes to transformers' own.
     """

@@ -1,7 +1,7 @@
 """What can be wrong with a request, in words that a program and a person can both read.
 
-An error reaches the client as one line: `slipway ` and a JSON object with `field` (the input that is wrong, or "server"),
-`en` and `zh` (what is wrong and what to do, in English and Chinese).
+An error reaches the client as one line: `slipway ` and a JSON object with `field` (the input that is wrong, or
+"server"), `en` and `zh` (what is wrong and what to do, in English and Chinese).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def internal(reason: BaseException) -> RequestError:
     kind = type(reason).__name__
     return RequestError(
         "server",
-        f"The engine failed on this request ({kind}: {reason}). Other requests go on; the server's log has the details.",
+        f"The engine failed on this request ({kind}: {reason}). Others go on; the server's log has the details.",
         f"引擎处理该请求时出错（{kind}：{reason}）。其他请求不受影响，详情见服务器日志。",
         "internal",
     )

@@ -71,7 +71,7 @@ class Job:
         deadline: float = float("inf"),
     ) -> None:
         self.prompt, self.limit, self.choice, self.reply = prompt, limit, choice, reply
-        self.random = random.Random(secrets.randbits(64) if seed is None else seed)
+        self.random = random.Random(secrets.randbits(64) if seed is None else seed)  # noqa: S311
         self.stop, self.stream, self.decoder_start = stop, stream, decoder_start
         self.arrived = time.monotonic() if arrived is None else arrived
         self.deadline = deadline

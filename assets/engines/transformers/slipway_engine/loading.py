@@ -1,4 +1,4 @@
-"""Loads a model folder: device, number format, weights, tokenizer, end tokens, and how the model likes to be sampled."""
+"""Loads a model folder: device, number format, weights, tokenizer, end tokens, and how it likes to be sampled."""
 
 from __future__ import annotations
 

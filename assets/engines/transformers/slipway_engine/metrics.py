@@ -87,7 +87,7 @@ class Metrics:
                 gap = (last - before) / count
                 if len(self._gaps) < GAP_SAMPLES:
                     self._gaps.append(gap)
-                elif (place := random.randrange(self._gaps_seen)) < GAP_SAMPLES:
+                elif (place := random.randrange(self._gaps_seen)) < GAP_SAMPLES:  # noqa: S311
                     self._gaps[place] = gap
 
     def ended(self, job: Job, outcome: str) -> None:

@@ -112,8 +112,8 @@ class Prompter:
         if max(ids) >= self._vocabulary or min(ids) < 0:
             raise RequestError(
                 field,
-                f"The tokenizer made the id {max(ids)}, which the model's vocabulary of {self._vocabulary} lacks: model and "
-                "tokenizer do not belong together.",
+                f"The tokenizer made the id {max(ids)}, which the vocabulary of {self._vocabulary} lacks: model "
+                "and tokenizer do not belong together.",
                 f"分词器产生了 id {max(ids)}，超出模型词表大小 {self._vocabulary}：模型与分词器不匹配。",
             )
 

@@ -1,4 +1,4 @@
-"""What a client asks for: input tensors and request parameters, checked, as one frozen value. Knows no Triton, no model."""
+"""What a client asks for: input tensors and request parameters, checked, as one frozen value. Knows no Triton."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Ask:
 
 
 def read(inputs: Mapping[str, Sequence[object]], parameters: Mapping[str, object]) -> Ask:
-    """A request from its input tensors (name to flat values) and its parameters. Raises RequestError naming the field."""
+    """A request from its input tensors (name to flat values) and parameters. Raises RequestError naming the field."""
     for name in parameters:
         if not name.startswith("triton_"):  # Triton's own, such as triton_enable_empty_final_response
             raise RequestError(
                 name,
-                f"The request parameter '{name}' is not known. Send these as inputs: max_tokens, temperature, top_p, top_k, "
-                "repetition_penalty, seed, stop, stream.",
+                f"The request parameter '{name}' is not known. Send these as inputs: max_tokens, temperature, top_p, "
+                "top_k, repetition_penalty, seed, stop, stream.",
                 f"未知的请求参数“{name}”。请改用以下输入：max_tokens、temperature、top_p、top_k、repetition_penalty、"
                 "seed、stop、stream。",
             )

@@ -1,7 +1,7 @@
 """Who decodes when: the queue, the admission, prefill in pieces between steps, and what happens when a step fails.
 
-One thread owns the model and the batch. In each turn it lets go of chats that nobody waits for, prefills at most one piece
-of those that have come, and launches one token for all that run. Chats are taken in the order of their arrival.
+One thread owns the model and the batch. In each turn it lets go of chats that nobody waits for, prefills at most one
+piece of those that have come, and launches one token for all that run. Chats are taken in the order of their arrival.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class _Worker:
         raise NotImplementedError
 
     def close(self, patience_s: float) -> None:
-        """Takes no more, lets those that run come to their end for so long, then ends them; returns when the thread is gone."""
+        """Takes no more, waits so long for those that run, then ends them; returns when the thread is gone."""
         with self._news:
             self._closing = True
             self._news.notify()

@@ -43,7 +43,7 @@ class _Nobody:
 
 
 def passes(network: Network, make_batch: Callable[[], Batch], decoder_start: int | None) -> str:
-    """Empty when the batch is right for this model; else what it got wrong. May raise what the model's forward raises."""
+    """Empty when the batch is right for this model; else what it got wrong. Raises what the model's forward raises."""
     with torch.inference_mode(), _wide(network):
         tolerance = TOLERANCE if network.dtype == torch.float32 else TOLERANCE_IN_HALF
         prompts = [_prompt(network, index, length) for index, length in enumerate(LENGTHS)]
@@ -60,7 +60,7 @@ def passes(network: Network, make_batch: Callable[[], Batch], decoder_start: int
 
 
 def _alone(network: Network, job: Job) -> torch.Tensor:
-    """The logits behind every token of the chat, [tokens, vocabulary], from one forward over all of it, without a cache."""
+    """The logits behind every token of the chat, [tokens, vocabulary], from one forward over all of it, uncached."""
     ids = torch.tensor([job.prompt], device=network.device)
     said = job.produced[:-1]
     if job.decoder_start is None:

@@ -1,8 +1,8 @@
 """How answers go out: one thread that turns tokens into text and sends what has gathered, merging more under load.
 
-It alone sends, ends and asks for cancellation: asking a sender after its final flag kills the whole server, so each chat's
-reply has one owner. A send costs as much as a small model's token, so the thread rests after each round in proportion to
-what the round took: tokens gather meanwhile and travel together. First tokens and ends do not wait for that.
+It alone sends, ends and asks for cancellation: asking a sender after its final flag kills the whole server, so each
+chat's reply has one owner. A send costs as much as a small model's token, so the thread rests after each round in
+proportion to what the round took: tokens gather meanwhile and travel together. First tokens and ends do not wait.
 """
 
 from __future__ import annotations

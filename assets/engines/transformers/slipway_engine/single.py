@@ -18,7 +18,7 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
     def __init__(self, job: Job, sampler: Sampler, deliver: Callable[[Job, int], None]) -> None:
         self._job, self._sampler, self._deliver = job, sampler, deliver
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         ids = self._sampler(scores, (self._job,))
         self._job.launched += 1
         self._deliver(self._job, int(ids[0]))
@@ -31,7 +31,7 @@ class _End(StoppingCriteria):  # type: ignore[misc]
     def __init__(self, job: Job) -> None:
         self._job = job
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:  # noqa: ARG002
         ended = self._job.end is not None or self._job.dropped
         return torch.full((input_ids.shape[0],), ended, dtype=torch.bool, device=input_ids.device)
 

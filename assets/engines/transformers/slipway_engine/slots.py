@@ -1,8 +1,8 @@
 """The slots: a batch for decoder-only models on CUDA whose every step is one replayed CUDA graph.
 
-Rows are fixed places in one big cache, each with its own length; a 4-D mask hides what lies beyond it. Nothing in a step
-depends on the host, so the whole forward, the greedy choice and the lengths' increment are captured once for each number
-of rows (powers of two) and of columns. The host launches the next step before it has read the tokens of this one.
+Rows are fixed places in one big cache, each with its own length; a 4-D mask hides what lies beyond it. Nothing in a
+step depends on the host, so the whole forward, the greedy choice and the lengths' increment are captured once for each
+number of rows (powers of two) and of columns. The host launches the next step before it has read this one's tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .window import Group, Step
 
 
 class _Layer(CacheLayerMixin):
-    """One layer's part of the slots, as the model's attention sees it: one token a row is written at the row's length."""
+    """One layer's part of the slots, as the model's attention sees it: a row's token is written at the row's length."""
 
     is_sliding = False
 
@@ -34,7 +34,7 @@ class _Layer(CacheLayerMixin):
         """Nothing is left to be made."""
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_more: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Writes one token a row, and gives the columns of this step's graph."""
         slots, rows = self._slots, key_states.shape[0]
@@ -44,7 +44,7 @@ class _Layer(CacheLayerMixin):
         values[row, :, column] = value_states[:, :, 0]
         return keys[:rows, :, : slots.columns], values[:rows, :, : slots.columns]
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:  # noqa: ARG002
         """(columns, offset) of the mask."""
         return self._slots.columns, 0
 

@@ -23,7 +23,7 @@ TEXT_LIMIT = 32 << 20  # bytes of a rendered prompt
 
 
 class Template:
-    """Renders one model's chat template. A rendering that takes too long loses its process; the next one gets a new one."""
+    """Renders one model's chat template. A rendering that takes too long loses its process; the next gets a new one."""
 
     def __init__(self, template: str, variables: dict[str, Any]) -> None:
         self._template, self._variables = template, variables

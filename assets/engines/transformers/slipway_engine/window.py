@@ -1,7 +1,7 @@
 """The window: a batch for every family that has a cache, decoder-only or T5-like, on any device.
 
-Keys and values of all rows END at the same column; a row's padding lies on its left and is masked. So one token a row is
-appended at one column for all, and the model is only told a plain 2-D mask and position ids, through its public
+Keys and values of all rows END at the same column; a row's padding lies on its left and is masked. So one token a row
+is appended at one column for all, and the model is only told a plain 2-D mask and position ids, through its public
 arguments. A row that leaves is replaced by the last one; when the columns are used up, everything is moved to the left,
 or the window grows.
 """
@@ -34,7 +34,7 @@ class _Layer(CacheLayerMixin):
         """Nothing is left to be made."""
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_more: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Appends, and gives all columns that any row uses."""
         window = self._window
@@ -103,7 +103,7 @@ class _Cross:
 
 
 def _room(tensor: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """The tensor [rows, heads, columns, size], grown with zeros where it is too small: padding must never hold a NaN."""
+    """The tensor [rows, heads, columns, size], grown with zeros where too small: padding must never hold a NaN."""
     have = tensor.shape
     if have[0] >= rows and have[2] >= columns:
         return tensor
@@ -255,7 +255,7 @@ class Window:
         self.end = end
 
     def _make_room(self, rows: int, columns: int, *, compact: bool = True) -> None:
-        """Makes room for so many rows and columns: by moving to the left where that gains a quarter, else by growing."""
+        """Makes room for so many rows and columns: by moving left where that gains a quarter, else by growing."""
         have = self.keys[0].shape
         worth = self.base if have[2] >= self._max_columns else self.base - have[2] // 4
         if compact and columns > have[2] and self.jobs and worth > 0:

@@ -178,9 +178,12 @@ def estimate(spec: Spec, hardware: Hardware, model: Model) -> Estimate:
 
 
 def chosen_gpus(spec: Spec, hardware: Hardware) -> tuple[Gpu, ...]:
-    """The GPUs that the deployment would use; empty: the CPU. Where nobody chose, engines take the first."""
+    """The GPUs that the deployment would use; empty: the CPU. Where nobody chose, engines take the first ones."""
     if spec.gpus is None:
-        return hardware.gpus[:1]
+        split = {"fastertransformer": spec.fastertransformer, "tensorrt_llm": spec.tensorrt_llm, "vllm": spec.vllm}
+        options = split.get(spec.engine)
+        ranks = 1 if options is None else (options.tensor_parallel or 1) * options.pipeline_parallel
+        return hardware.gpus[:ranks]
     by_index = {gpu.index if gpu.index is not None else place: gpu for place, gpu in enumerate(hardware.gpus)}
     return tuple(by_index[index] for index in spec.gpus if index in by_index)
 
@@ -193,6 +196,8 @@ def resolved_precision(spec: Spec, hardware: Hardware, model: Model) -> str:
         return "fp8" if model.quantisation == "fp8" else "int8" if bits == 8 else "int4"
     if spec.precision != "auto":
         return spec.precision
+    if spec.engine == "fastertransformer":  # as its recipe: T5's activations leave fp16's range
+        return "fp32" if model.encoder_decoder else "fp16"
     if spec.engine != "transformers":
         return model.dtype if model.dtype in ("fp16", "bf16") else "fp16"
     if not gpus:  # fp32 where one and a half times the weights of that width fit, as the engine decides at load

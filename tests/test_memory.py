@@ -20,7 +20,7 @@ from backends.memory import (
     weights_bytes,
 )
 from backends.model_config import read_config
-from backends.spec import Disk, Gpu, Hardware, Limits, Model, ModelSource, Spec
+from backends.spec import Disk, FasterTransformerOptions, Gpu, Hardware, Limits, Model, ModelSource, Spec
 from tests.checkpoints import config_of
 
 GIB, MIB = 2**30, 2**20
@@ -388,3 +388,13 @@ def test_more_chats_and_longer_ones_never_need_less(name: str, batch: int, conte
     least = estimate(spec("tensorrt_llm", batch, context, 512, precision=precision), here, of).needed_mib
     assert estimate(spec("tensorrt_llm", batch + 1, context, 512, precision=precision), here, of).needed_mib >= least
     assert estimate(spec("tensorrt_llm", batch, context + 100, 512, precision=precision), here, of).needed_mib >= least
+
+
+def test_a_split_takes_as_many_of_the_first_gpus_as_it_has_ranks() -> None:
+    wanted = spec("fastertransformer", fastertransformer=FasterTransformerOptions(tensor_parallel=2))
+    assert len(estimate(wanted, machine(gpus=4), LLAMA_7B).places) == 2
+
+
+def test_t5_is_counted_in_fp32_on_fastertransformer_as_its_recipe_runs_it() -> None:
+    t5 = LLAMA_7B.model_copy(update={"encoder_decoder": True})
+    assert estimate(spec("fastertransformer"), machine(), t5).precision == "fp32"

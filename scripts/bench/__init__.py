@@ -22,9 +22,8 @@ class Figure:
 
     def line(self) -> str:
         """Name, value, target, met or short; parted by tabs."""
-        target = (
-            f"<= {self.most:g}" if self.most is not None else f">= {self.least:g}" if self.least is not None else "-"
-        )
-        return f"{self.name}\t{self.value:.4g}{self.unit}\t{target}{self.unit if target != '-' else ''}\t" + (
-            "met" if self.met else "short"
-        )
+        target, verdict = "-", "-"
+        if self.most is not None or self.least is not None:
+            target = f"<= {self.most:g}{self.unit}" if self.most is not None else f">= {self.least:g}{self.unit}"
+            verdict = "met" if self.met else "short"
+        return f"{self.name}\t{self.value:.4g}{self.unit}\t{target}\t{verdict}"

@@ -45,6 +45,24 @@ def m002_keys(db: sqlite3.Connection) -> None:
     )
 
 
+@migration
+def m003_conversations(db: sqlite3.Connection) -> None:
+    """Conversations and their messages."""
+    for statement in (
+        """CREATE TABLE conversation (
+             id TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL, run TEXT, engine TEXT NOT NULL, model TEXT NOT NULL,
+             created_at TEXT NOT NULL, updated_at TEXT NOT NULL, system TEXT NOT NULL, sampling TEXT NOT NULL,
+             head INTEGER)""",
+        "CREATE INDEX conversation_updated ON conversation (updated_at, id)",
+        """CREATE TABLE message (
+             id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, conversation TEXT NOT NULL, parent INTEGER,
+             position INTEGER NOT NULL, role TEXT NOT NULL, content TEXT NOT NULL, figures TEXT NOT NULL,
+             at TEXT NOT NULL)""",
+        "CREATE INDEX message_conversation ON message (conversation, id)",
+    ):
+        db.execute(statement)
+
+
 def migrate(path: Path) -> None:
     """Brings the database at `path` to the newest version, in one transaction, with a copy `.before-N` kept.
 

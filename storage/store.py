@@ -22,12 +22,13 @@ from backends.runs import OPEN, Run, State, Summary, Trouble
 from backends.spec import Endpoint
 from backends.steps import Plan, digest
 from backends.text import Text
+from storage.conversations import Conversations
 from storage.database import changed, now, part_of
 from storage.keys import Keys
 from storage.tables import EventRow, RunRow
 
 
-class Store(Keys):
+class Store(Conversations, Keys):
     """Everything that is remembered below `folder`. Safe from several threads and programs at once."""
 
     # --- runs -----------------------------------------------------------------------------------------------------

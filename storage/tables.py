@@ -54,3 +54,35 @@ class KeyRow(SQLModel, table=True):
     created_at: str
     last_used_at: str | None = None
     revoked_at: str | None = None
+
+
+class ConversationRow(SQLModel, table=True):
+    """One conversation. `head` is the last message of the branch that is shown."""
+
+    __tablename__ = "conversation"
+
+    id: str = Field(primary_key=True)
+    name: str
+    run: str | None = None
+    engine: str
+    model: str
+    created_at: str
+    updated_at: str
+    system: str = ""
+    sampling: str = "{}"
+    head: int | None = None
+
+
+class MessageRow(SQLModel, table=True):
+    """One message. `id` grows, so it orders the messages in time."""
+
+    __tablename__ = "message"
+
+    id: int | None = Field(default=None, primary_key=True)
+    conversation: str
+    parent: int | None = None
+    position: int
+    role: str
+    content: str
+    figures: str = "{}"
+    at: str

@@ -275,6 +275,12 @@ def test_gpus_without_kernels_are_refused(name: str, gpu: str, words: str) -> No
     assert bool(told) is bool(words)
 
 
+@pytest.mark.parametrize(("driver", "fits"), [("530.41.03", True), ("535.54.03", True), ("470.57.02", False)])
+def test_the_driver_must_be_one_that_the_image_runs_on(driver: str, fits: bool) -> None:
+    old = RTX_3090_X2.model_copy(update={"driver_version": driver})
+    assert (recipe.why_not(GUIDED["000-atom-7b-fp16"].spec, old, ATOM) == ()) is fits
+
+
 @pytest.mark.parametrize(
     ("name", "image", "fits"),
     [

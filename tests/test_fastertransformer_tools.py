@@ -210,6 +210,24 @@ def test_a_link_that_leads_out_of_the_checkout_is_refused(tmp_path: Path) -> Non
         write(tmp_path, template)
 
 
+def test_links_within_the_checkout_are_followed(tmp_path: Path) -> None:
+    git_repository(FIXTURES / "backend", tmp_path / "checkout")
+    models = tmp_path / "checkout" / "all_models"
+    (models / "gpt" / "utils").mkdir(parents=True)
+    (models / "gpt" / "utils" / "encoder.py").write_text("", encoding="utf-8")
+    (models / "llama" / "preprocessing" / "1" / "utils").symlink_to("../../../gpt/utils")
+    assert write(tmp_path, models / "llama") == ()
+    assert (tmp_path / "out" / "preprocessing" / "1" / "utils" / "encoder.py").is_file()
+
+
+def test_a_link_in_a_circle_is_refused(tmp_path: Path) -> None:
+    git_repository(FIXTURES / "backend", tmp_path / "checkout")
+    models = tmp_path / "checkout" / "all_models"
+    (models / "llama" / "ensemble" / "again").symlink_to("..")
+    with pytest.raises(BadInput):
+        write(tmp_path, models / "llama")
+
+
 def test_the_vocabulary_that_older_branches_read_beside_model_py_is_the_models_own(tmp_path: Path) -> None:
     template = tmp_path / "gptj"
     subprocess.run(("cp", "-r", FIXTURES / "blog" / "all_models" / "gptj", template), check=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from backends import gpus, limits
+from backends import gpus, limits, releases, tables
 from backends.errors import BadInput
 from backends.fastertransformer.deployment import (
     Split,
@@ -21,6 +21,7 @@ from backends.fastertransformer.deployment import (
 from backends.fastertransformer.sources import Family, Profile, profiles
 from backends.spec import Hardware, Model, Spec
 from backends.text import Text
+from backends.verdicts import Host, Verdict, judge
 
 
 def why_not(spec: Spec, hardware: Hardware, model: Model) -> tuple[Text, ...]:
@@ -285,6 +286,19 @@ def _machine(spec: Spec, hardware: Hardware, family: Family, profile: Profile, s
     refusal = limits.precision("fastertransformer", precision_of(spec, family), cards)
     if refusal is not None:
         yield refusal
+    yield from _driver(spec, hardware, profile, cards)
+
+
+def _driver(spec: Spec, hardware: Hardware, profile: Profile, cards: tuple[gpus.Card, ...]) -> Iterator[Text]:
+    """The release's image on this driver, as the table of images has it."""
+    release, table = release_of(spec, profile), releases.load()
+    image = next((one for one in table.of("py3") if one.release == release), None)
+    if hardware.driver_version is None or image is None or options_of(spec).prebuilt_image is not None:
+        return
+    host = Host(words=hardware.driver_version, driver=tables.version(hardware.driver_version), cards=cards)
+    judgement = judge(image, host, table)
+    if judgement.verdict is Verdict.IMPOSSIBLE:
+        yield from judgement.reasons
 
 
 def _list(numbers: tuple[int, ...]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -71,14 +72,16 @@ def copy(template: Path, target: Path) -> None:
             ),
         )
     root = next((folder for folder in (template, *template.parents) if (folder / ".git").exists()), template).resolve()
-    for path in sorted(template.rglob("*")):
-        real = path.resolve()
-        if not real.is_relative_to(root):
-            raise BadInput("template", Text(en=f"{path} leads out of {root}.", zh=f"{path} 指向 {root} 之外。"))
-        if path.is_file() and path.stat().st_size <= _LARGEST and path.suffix != ".bin":
-            place = target / path.relative_to(template)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(real, place)
+    for folder, folders, files in os.walk(template, followlinks=True):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            real = path.resolve()
+            if not real.is_relative_to(root) or (path.is_symlink() and path.is_relative_to(real)):
+                raise BadInput("template", Text(en=f"{path} leads out of {root}.", zh=f"{path} 指向 {root} 之外。"))
+            if path.is_file() and path.stat().st_size <= _LARGEST and path.suffix != ".bin":
+                place = target / path.relative_to(template)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(real, place)
     for model in (path for path in target.iterdir() if path.is_dir()):
         if not any(path.is_dir() and path.name.isdigit() for path in model.iterdir()):
             (model / "1").mkdir()

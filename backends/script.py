@@ -10,12 +10,14 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 
+from backends import docker_words
 from backends.spec import Chat
-from backends.steps import Ask, FetchSource, Plan, Service, Step, Task, WriteFiles
+from backends.steps import Ask, BuildImage, Container, FetchSource, Plan, PullImage, Service, Step, Task, WriteFiles
 
-_PLACE = re.compile(r"\{(home|runtime|models|run|assets|python|bind|lock|port\.http|port\.grpc|port\.metrics)\}")
+_PLACE = re.compile(r"\{(person|home|runtime|models|run|assets|python|bind|lock|port\.http|port\.grpc|port\.metrics)\}")
 _VARIABLES = {
     "home": "HOME_DIR", "runtime": "RUNTIME", "models": "MODELS", "run": "RUN", "assets": "ASSETS", "python": "PYTHON",
+    "person": "PERSON",
     "bind": "BIND", "lock": "LOCK", "port.http": "HTTP_PORT", "port.grpc": "GRPC_PORT", "port.metrics": "METRICS_PORT",
 }  # fmt: skip
 
@@ -29,6 +31,7 @@ ASSETS=${{ASSETS:-{assets}}}
 RUNTIME=$HOME_DIR/runtime
 MODELS=$HOME_DIR/models
 RUN=$HOME_DIR/runs/{name}
+PERSON=$(id -u):$(id -g)
 BIND={bind}
 HTTP_PORT=${{HTTP_PORT:-{http}}}
 GRPC_PORT=${{GRPC_PORT:-{grpc}}}
@@ -52,7 +55,7 @@ done
 def script(plan: Plan, places: Mapping[str, str], asset_text: Callable[[str], str]) -> str:
     """The script. `places` gives home, assets, python as defaults; `asset_text` the content of an asset by name.
 
-    Steps of other targets become comments that say so.
+    Steps of the Docker target become `docker` commands.
     """
     ports = plan.spec.ports
     parts = [
@@ -104,26 +107,47 @@ def _default(value: str) -> str:
 def _step(step: Step, asset_text: Callable[[str], str]) -> str:
     if isinstance(step, WriteFiles):
         return "\n".join(_file(step.folder, file.path, file.text, file.asset, asset_text) for file in step.files)
+    if isinstance(step, PullImage):
+        lines = "\n".join(command(one) for one in docker_words.pull(step))
+        return f"docker image inspect {word(step.image)} > /dev/null 2>&1 || {{\n{lines}\n}}\n"
+    if isinstance(step, BuildImage):
+        return f"{command(docker_words.build(step))}\n"
+    if isinstance(step, Task) and step.container is not None:
+        return _once(step, f"{_mounted(step.container)}{command(docker_words.run(step))}")
     if isinstance(step, Task | FetchSource):
         env = "".join(f"{name}={word(value)} " for name, value in (step.sources | getattr(step, "env", {})).items())
         cwd = getattr(step, "cwd", None)
         line = f"{env}{command(step.argv)}"
         body = f"(cd {word(cwd)} && {line})" if cwd else line
-        if not step.shared:
-            return f"{body}\n"
-        mark = f'"$HOME_DIR"/done/{step.id}'
-        return f"if [ ! -e {mark} ]; then\n{body}\n: > {mark}\nfi\n"
+        return _once(step, body)
     if isinstance(step, Service):
-        env = "".join(f"export {name}={word(value)}\n" for name, value in (step.sources | step.env).items())
+        if step.container is not None:
+            env, argv = _mounted(step.container), docker_words.run(step)
+        else:
+            env = "".join(f"export {name}={word(value)}\n" for name, value in (step.sources | step.env).items())
+            argv = step.argv
         wait = _WAIT.format(health=step.health, id=step.id)
         trap = 'trap \'kill "$SERVER" 2>/dev/null || true; wait "$SERVER" 2>/dev/null || true\' EXIT INT TERM\n'
-        cwd = word(step.cwd) if step.cwd else '"$RUN"'
-        start = f'(cd {cwd} && exec {command(step.argv)}) > "$RUN/{step.id}.log" 2>&1 &\nSERVER=$!\n'
+        cwd = word(step.cwd) if step.cwd and step.container is None else '"$RUN"'
+        start = f'(cd {cwd} && exec {command(argv)}) > "$RUN/{step.id}.log" 2>&1 &\nSERVER=$!\n'
         return f"{env}{start}{trap}{wait}"
     if isinstance(step, Ask):
         url = f'"http://127.0.0.1:$HTTP_PORT/v2/models/{step.model}/generate_stream"'
         return f"curl -fsSN -X POST {url} \\\n  -d {shlex.quote(_request(step.chat))}\n"
-    return f"# This step needs Docker: {step.kind}\n"
+    raise TypeError(f"no words for a step of kind {step.kind}")
+
+
+def _once(step: Task | FetchSource, body: str) -> str:
+    """A step whose result serves other runs too is not done again."""
+    if not step.shared:
+        return f"{body}\n"
+    mark = f'"$HOME_DIR"/done/{step.id}'
+    return f"if [ ! -e {mark} ]; then\n{body}\n: > {mark}\nfi\n"
+
+
+def _mounted(container: Container) -> str:
+    """Folders that Docker would refuse to mount because they are not there yet."""
+    return "".join(f"[ -e {word(one.source)} ] || mkdir -p {word(one.source)}\n" for one in container.mounts)
 
 
 def _request(chat: Chat) -> str:

@@ -618,6 +618,44 @@ def test_a_server_that_ends_by_itself_is_told_with_its_last_lines(control: Contr
     assert trouble.last_lines
 
 
+# --- by hand ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_exported_script_does_the_same_by_hand(tmp_path: Path, image: str, engine, free) -> None:
+    panel = make_control({"home": str(tmp_path / "panel")})
+    folder = tmp_path / "context"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(f"FROM {image}\nARG WORD\nENV WORD=$WORD\n")
+    tag = "slipway.test/by-hand:1"
+    steps = (
+        BuildImage(id="b", title=same("b"), tag=tag, folder=str(folder), args={"WORD": "it's; $(x)"}),
+        PullImage(id="p", title=same("p"), image=tag),
+        repository(tmp_path),
+        Task(
+            id="t",
+            title=same("t"),
+            argv=("sh", "-c", "echo $WORD > {run}/made/word"),
+            container=Container(image=tag, mounts=(Mount(source="{run}/made", path="{run}/made"),)),
+        ),
+        triton(tag),
+    )
+    script = tmp_path / "by-hand.sh"
+    script.write_text(panel.script(a_plan(*steps)))
+    ports = {"HTTP_PORT": free.http_port, "GRPC_PORT": free.grpc_port, "METRICS_PORT": free.metrics_port}
+    env = dict(os.environ) | {name: str(port) for name, port in ports.items()} | {"HOME_DIR": str(tmp_path / "home")}
+    ran = subprocess.Popen(("sh", str(script)), env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        until(lambda: healthy(f"{free.http}/v2/health/ready") or ran.poll() is not None, 90, "the server by hand")
+        assert ran.poll() is None, ran.stdout.read()
+        assert asked(free) == [42]
+        assert next((tmp_path / "home").rglob("made/word")).read_text() == "it's; $(x)\n"
+    finally:
+        ran.terminate()
+        ran.wait(30)
+    until(lambda: not engine.containers.list(all=True, filters={"ancestor": tag}), 20, "the container to go")
+    engine.images.remove(tag)
+
+
 # --- an engine that is away, or whose disk is full: one of our own ----------------------------------------------------
 
 

@@ -7,6 +7,7 @@ const KEY = "slipway_chat";
 const w = (key, values) => slipway.word(key, values);
 let turns = []; // {role, text, figures?, state?}
 let running = null;
+let live = null; // the row of the answer that comes now
 let ready = false;
 let wantedServer = null;
 
@@ -100,6 +101,7 @@ function draw() {
   if (!turns.length) log.append(element("p", "muted hello", w("hello", { name: nameOf() })));
   turns.forEach((turn, index) => {
     if (turn.role === "user") return question(turn);
+    if (running && turn === turns.at(-1)) return log.append(live.row);
     const box = answerBox();
     box.growing.add(turn.text);
     if (turn.trouble) failure(box, turn.trouble);
@@ -142,8 +144,8 @@ async function ask() {
   box.text.append(caret);
   figures(box.line, {}, ["starting", w("answering")]);
   running = new AbortController();
+  live = box;
   busy(true);
-  const log = $("log");
   const begun = performance.now();
   let done = false;
   try {
@@ -162,6 +164,7 @@ async function ask() {
       for (const line of lines) {
         const told = JSON.parse(line);
         if (told.text) {
+          const log = $("log");
           const stick = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
           turn.text += told.text;
           caret.remove();
@@ -185,7 +188,6 @@ async function ask() {
   running = null;
   busy(false);
   finish(box, turn, turns.indexOf(turn));
-  for (const old of log.querySelectorAll(".bot-row:not(:last-child) [data-again]")) old.remove();
   store();
   summary();
 }
@@ -215,8 +217,14 @@ function grow(box) { box.style.height = "auto"; box.style.height = `${Math.min(1
 
 export function startChat() {
   const log = $("log");
-  if (!log || log.dataset.started) return; // its tab has not been opened yet, or it has been begun
+  if (!log || log.dataset.started) return; // its tab has not been opened yet, or all is there
   log.dataset.started = "";
+  if (ready) { // Gradio has made the page anew: what is said goes on in it
+    if (panel) serve(panel);
+    draw();
+    busy(Boolean(running));
+    return;
+  }
   ready = true;
   let kept = {};
   try { kept = JSON.parse(slipway.kept(KEY) || "{}"); } catch { kept = {}; }

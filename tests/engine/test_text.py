@@ -39,7 +39,7 @@ def test_characters_of_several_tokens_come_out_whole(tokenizer: PreTrainedTokeni
     pieces = [detokeniser.feed((token,)) for token in tokenizer(TEXT)["input_ids"]]
     assert all("\ufffd" not in piece for piece in pieces)
     assert "".join(pieces) + detokeniser.flush() == TEXT
-    assert sum(map(bool, pieces)) > 30
+    assert sum(map(bool, pieces)) == len(TEXT)
 
 
 @pytest.mark.parametrize("kind", ["fast", "slow"])

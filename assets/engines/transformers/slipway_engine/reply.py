@@ -59,8 +59,8 @@ class TritonReply:
     def _close(self, response: Any) -> None:
         with self._lock:
             if not self._closed:
-                self._closed = True
-                self._sender.send(response, flags=_FINAL)
+                sender, self._sender, self._closed = self._sender, None, True  # Triton frees what nobody holds
+                sender.send(response, flags=_FINAL)
 
 
 def _text(name: str, text: str) -> Any:

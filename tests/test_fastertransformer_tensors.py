@@ -12,6 +12,7 @@ from backends import prompts
 from backends.errors import BadInput
 from backends.fastertransformer import tensors
 from backends.spec import Chat, Message, Piece, Sampling, Tensor
+from backends.tokenizers import load
 
 WORDS = ("<unk>", "<s>", "</s>", "Hello", "my", "name", "is", "Slipway", "and", "ships", "sail", "!", "Human:",
          "Assistant:")  # fmt: skip
@@ -283,3 +284,29 @@ def test_a_plain_request_to_a_streaming_model_is_explained() -> None:
     words = "ModelInfer RPC doesn't support models with decoupled transaction policy"
     assert "streams its answers" in tensors.refused(words).message.en
     assert tensors.refused("anything else").message.en == "anything else"
+
+
+# --- tokenizers that are only a sentencepiece model -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "types"),
+    [("LlamaTokenizer", "tokenizer.model", "llama"), ("T5Tokenizer", "spiece.model", "t5")],
+)
+def test_a_tokenizer_of_sentencepiece_alone_is_loaded(tmp_path: Path, kind: str, name: str, types: str) -> None:
+    import sentencepiece
+
+    lines = ["a ship lies on the slipway", "the slipway leads a ship to the sea", "ships sail"] * 20
+    with (tmp_path / name).open("wb") as model:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            vocab_size=60,
+            hard_vocab_limit=False,
+            model_type="bpe" if types == "llama" else "unigram",
+            minloglevel=2,
+        )
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}), encoding="utf-8")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": types}), encoding="utf-8")
+    tokenizer = load(str(tmp_path))
+    assert tokenizer.decode(tokenizer.encode("the slipway leads a ship")).strip() == "the slipway leads a ship"

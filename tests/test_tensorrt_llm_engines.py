@@ -1,0 +1,185 @@
+"""Engines kept: named by content, found again, refused with the difference named, listed, registered, removed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from backends.errors import BadInput, CannotDo, Conflict, NotFound
+from backends.tensorrt_llm import engine_store, stamps
+from backends.tensorrt_llm.stamps import Cost, Stamp, Want
+from tests.test_tensorrt_llm_templates import NEW_ENGINE, OLD_ENGINE, engine
+
+STAMP = Stamp(
+    model="meta-llama/Llama-2-7b-hf", version="0.5.0", tensorrt="9.1.0.4", sm=80, gpu="NVIDIA A100-SXM4-80GB",
+    dtype="bfloat16", max_batch=8, max_input=2048, max_sequence=2560, inflight=True,
+)  # fmt: skip
+WANT = Want(stamp=STAMP, cost=Cost(seconds=420, disk_mib=12_853))
+INSIDE = {"tensorrt": "9.1.0.4", "tensorrt_llm": "0.5.0", "gpu": "NVIDIA A100-SXM4-80GB", "sm": 80}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def built(folder: Path, inside: dict | None = None) -> Path:
+    """An engine as a build of this plan leaves it."""
+    made = engine(folder, OLD_ENGINE, "llama_bfloat16_tp1_rank0.engine")
+    (made / "inside.json").write_text(json.dumps(INSIDE | (inside or {})), encoding="utf-8")
+    return made
+
+
+# --- names and differences --------------------------------------------------------------------------------------------
+
+
+def test_a_name_tells_what_the_engine_is() -> None:
+    assert stamps.name(STAMP).startswith("llama-2-7b-hf-trtllm0.5.0-sm80-bfloat16-tp1-b8-i2048-s2560-")
+
+
+@pytest.mark.parametrize("field", ["version", "sm", "dtype", "tensor_parallel", "max_batch", "max_input", "model",
+                                   "quantisation", "inflight", "image"])  # fmt: skip
+def test_anything_that_makes_another_engine_makes_another_name(field: str) -> None:
+    other = {"version": "0.9.0", "sm": 86, "dtype": "float16", "tensor_parallel": 2, "max_batch": 4, "max_input": 1024,
+             "model": "b/Llama-2-7b-hf", "quantisation": "int8_weight_only", "inflight": False,
+             "image": "mine"}[field]  # fmt: skip
+    assert stamps.name(STAMP.model_copy(update={field: other})) != stamps.name(STAMP)
+
+
+def test_the_gpus_name_alone_makes_no_other_engine() -> None:
+    assert stamps.name(STAMP.model_copy(update={"gpu": "NVIDIA A30"})) == stamps.name(STAMP)
+
+
+@pytest.mark.parametrize(("change", "sign"), [
+    ({"version": "0.9.0"}, "TensorRT-LLM version: the engine has 0.9.0, 0.5.0 is needed"),
+    ({"tensorrt": "9.2.0.5"}, "TensorRT version: the engine has 9.2.0.5"),
+    ({"sm": 86}, "Compute capability (SM): the engine has 86, 80 is needed"),
+    ({"max_batch": 4}, "Largest batch: the engine has 4, 8 is needed"),
+    ({"max_sequence": 1024}, "Longest prompt with its answer"),
+    ({"tensor_parallel": 2}, "Tensor parallel size: the engine has 2"),
+    ({"inflight": False}, "without what in-flight batching needs"),
+    ({"quantisation": "int4_weight_only"}, "Quantisation"),
+])  # fmt: skip
+def test_a_difference_is_named_with_what_building_again_takes(change: dict, sign: str) -> None:
+    found = stamps.compare(STAMP, STAMP.model_copy(update=change), WANT.cost)
+    assert any(sign in text.en for text in found.refusals)
+    assert found.refusals[-1].en == "Building it again takes ~7 min, ~12.6 GiB."
+
+
+def test_more_room_than_wanted_is_no_difference() -> None:
+    larger = STAMP.model_copy(update={"max_batch": 16, "max_input": 4096, "max_sequence": 8192})
+    assert stamps.compare(STAMP, larger) == stamps.Comparison()
+
+
+def test_versions_agree_as_far_as_the_shorter_one_goes() -> None:
+    assert not stamps.compare(STAMP.model_copy(update={"tensorrt": "9.1.0"}), STAMP).refusals
+    assert stamps.compare(STAMP.model_copy(update={"tensorrt": "9.1.0.5"}), STAMP).refusals
+
+
+def test_what_is_not_known_and_another_gpu_of_the_kind_are_cautions() -> None:
+    found = stamps.compare(STAMP, STAMP.model_copy(update={"tensorrt": None, "gpu": "NVIDIA A30"}))
+    assert not found.refusals and len(found.cautions) == 2
+
+
+# --- a plan's questions -----------------------------------------------------------------------------------------------
+
+
+def test_room_is_made_for_an_engine_that_is_not_there(tmp_path: Path, model: Path) -> None:
+    assert engine_store.look(tmp_path / "engines" / "x", WANT, model) == "room"
+    assert (tmp_path / "engines" / "x").is_dir()
+
+
+def test_a_build_is_stamped_with_what_really_built_it_and_found_again(tmp_path: Path, model: Path) -> None:
+    folder = built(tmp_path / "engines" / "x", {"tensorrt": "9.1.0.4"})
+    stamp, cautions = engine_store.accept(folder, WANT, model)
+    assert stamp.tensorrt == "9.1.0.4" and stamp.source_digest and not cautions
+    assert engine_store.look(folder, WANT, model) == "kept"
+
+
+def test_a_build_by_another_tensorrt_than_the_table_says_is_refused(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(CannotDo) as caught:
+        engine_store.accept(built(tmp_path / "x", {"tensorrt": "9.2.0.5"}), WANT, model)
+    assert "TensorRT version" in caught.value.of("en") and "slipway engines remove x" in caught.value.of("en")
+    assert not (tmp_path / "x" / "stamp.json").exists()
+
+
+def test_an_engine_of_weights_that_changed_is_refused(tmp_path: Path, model: Path) -> None:
+    folder = built(tmp_path / "x")
+    engine_store.accept(folder, WANT, model)
+    (model / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(CannotDo) as caught:
+        engine_store.look(folder, WANT, model)
+    assert "Weights: the engine has" in caught.value.of("en")
+
+
+def test_an_engine_made_elsewhere_is_taken_with_its_doubts_and_not_stamped(tmp_path: Path, model: Path) -> None:
+    folder = engine(tmp_path / "x", OLD_ENGINE, "llama_bfloat16_tp1_rank0.engine")
+    _, cautions = engine_store.accept(folder, WANT, model)
+    assert any("tensorrt version" in text.en for text in cautions)
+    assert not (folder / "stamp.json").exists()
+
+
+def test_an_engine_with_a_rank_missing_is_refused(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(BadInput):
+        engine_store.accept(engine(tmp_path / "x", NEW_ENGINE, "rank0.engine"), WANT, model)
+
+
+def test_the_command_line_tells_and_fails(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    want = tmp_path / "want.json"
+    want.write_text(WANT.model_dump_json(), encoding="utf-8")
+    words = ["--want", str(want), "--model", str(model)]
+    folder = built(tmp_path / "x")
+    assert engine_store.main(["accept", str(folder), *words]) == 0
+    (model / "config.json").write_text("{ }", encoding="utf-8")
+    assert engine_store.main(["look", str(folder), *words]) == 1
+    assert "权重" in capsys.readouterr().err
+
+
+# --- the store --------------------------------------------------------------------------------------------------------
+
+
+def test_kept_engines_are_listed_with_their_stamp_and_size(tmp_path: Path, model: Path) -> None:
+    engine_store.accept(built(tmp_path / "engines" / "a"), WANT, model)
+    built(tmp_path / "engines" / "half-done")
+    found = {view.name: view for view in engine_store.engines(tmp_path)}
+    assert found["a"].problem is None and found["a"].ranks == 1
+    assert "no stamp" in found["half-done"].problem.en  # type: ignore[union-attr]
+
+
+def test_no_engine_is_kept_in_an_empty_home(tmp_path: Path) -> None:
+    assert engine_store.engines(tmp_path) == ()
+
+
+def test_an_engine_is_removed_unless_a_server_uses_it(tmp_path: Path, model: Path) -> None:
+    folder = built(tmp_path / "engines" / "a")
+    engine_store.accept(folder, WANT, model)
+    with pytest.raises(Conflict):
+        engine_store.remove(tmp_path, "a", in_use=[str(folder)])
+    engine_store.remove(tmp_path, "a")
+    assert not folder.exists()
+    with pytest.raises(NotFound):
+        engine_store.remove(tmp_path, "a")
+
+
+def test_a_registered_engine_stays_where_it_is_and_only_its_entry_goes(tmp_path: Path) -> None:
+    mine = engine(tmp_path / "mine", NEW_ENGINE, "rank0.engine rank1.engine")
+    view = engine_store.register(tmp_path, mine, Stamp(model="my/llama", sm=90))
+    assert view.stamp is not None and (view.stamp.version, view.stamp.tensor_parallel, view.ranks) == ("0.19.0", 2, 2)
+    (listed,) = engine_store.engines(tmp_path)
+    assert listed.registered and listed.folder == str(mine)
+    engine_store.remove(tmp_path, view.name)
+    assert mine.is_dir() and engine_store.engines(tmp_path) == ()
+
+
+def test_a_registered_engine_is_checked_against_what_is_wanted(tmp_path: Path) -> None:
+    mine = engine(tmp_path / "mine", NEW_ENGINE, "rank0.engine rank1.engine")
+    name = engine_store.register(tmp_path, mine, Stamp(model="my/llama", sm=90)).name
+    assert any("SM" in text.en for text in engine_store.check(tmp_path, name, WANT).refusals)
+    (mine / "rank1.engine").unlink()
+    assert "rank1.engine" in engine_store.check(tmp_path, name).refusals[0].en

@@ -41,12 +41,6 @@ def endpoint(environ: Mapping[str, str]) -> str:
 
 def closed(host: str, timeout_s: float) -> Text | None:
     """Why nobody can be reached at a Unix socket; None where somebody listens, and for other kinds of address."""
-    if host.startswith("ssh://"):
-        return Text(
-            en=f"Docker at {host} is behind SSH. "
-            "Forward its socket and set DOCKER_HOST to that, or run on that machine.",
-            zh=f"{host} 上的 Docker 需经 SSH 访问。请转发其套接字并设置 DOCKER_HOST，或在那台机器上运行。",
-        )
     if not host.startswith("unix://"):
         return None
     path = host.removeprefix("unix://")

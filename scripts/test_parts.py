@@ -23,6 +23,7 @@ PACKAGES = {
     "docker-registry": "docker-registry",
     "debootstrap": "debootstrap",
     "busybox": "busybox-static",
+    "sshd": "openssh-server",
 }
 FONTS = ("fonts-noto-cjk", "/usr/share/fonts/opentype/noto")
 

@@ -37,12 +37,12 @@ HOMES = {  # library -> where alone it may be imported
     "sqlmodel": ("storage",),
     "pynvml": ("backends.probes",),
     "transformers": ("backends.probes", "backends.tokenizers"),
-    "subprocess": ("backends.targets", "backends.probes", "app.control"),
+    "subprocess": ("backends.targets", "backends.probes", "backends.ssh", "app.control"),
 }
 PURE = (
     "backends.steps", "backends.spec", "backends.images", "backends.memory", "backends.script", "backends.runs",
     "backends.transformers", "backends.fetching", "backends.prompts", "backends.openai",
-    "backends.keys", "backends.conversations",
+    "backends.keys", "backends.conversations", "backends.deployment_files",
     *(f"backends.fastertransformer.{room}" for room in ("recipe", "refusals", "deployment", "build", "convert",
       "autotune", "serve", "guides", "sources")),
     *(f"backends.tensorrt_llm.{room}" for room in ("recipe", "choices", "deployment", "versions", "formats", "images",

@@ -372,7 +372,7 @@ def test_usual_variables_count_too_but_not_with_a_login_in_them(tmp_path: Path) 
     found = settings(
         {"home": tmp_path}, {"HF_ENDPOINT": "https://hf.example", "PIP_INDEX_URL": "https://a:b@x.example/s"}
     )
-    assert found.sources == Sources(hf_endpoint="https://hf.example")
+    assert (found.sources.hf_endpoint, found.sources.pip_index) == ("https://hf.example", None)
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------

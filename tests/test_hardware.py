@@ -474,9 +474,9 @@ def test_a_tcp_docker_that_nobody_serves_is_said(tmp_path: Path) -> None:
     assert found.why is not None and "Nobody listens at tcp://127.0.0.1" in found.why.en
 
 
-def test_a_docker_behind_ssh_is_not_waited_for(tmp_path: Path) -> None:
-    found = docker.read(1, {"DOCKER_HOST": "ssh://me@there", "HOME": str(tmp_path)})
-    assert found.why is not None and "behind SSH" in found.why.en
+def test_a_docker_behind_ssh_that_cannot_be_reached_says_so(tmp_path: Path) -> None:
+    found = docker.read(2, {"DOCKER_HOST": "ssh://me@127.0.0.1:9", "HOME": str(tmp_path)})
+    assert found.why is not None and "cannot be reached" in found.why.en and "无法访问" in found.why.zh
 
 
 def test_docker_host_wins_over_the_context_and_the_context_over_the_default(tmp_path: Path) -> None:

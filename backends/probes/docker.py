@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from backends.docker_host import closed, config_folder, endpoint, refused
+from backends.errors import Unreachable
 from backends.spec import Docker
+from backends.ssh import DockerTunnel
 from backends.text import Text
 
 _CONTAINERD = Path("/var/lib/containerd")  # where images lie when Docker keeps them in containerd's store
@@ -30,6 +32,12 @@ def read(timeout_s: float = 2.0, environ: Mapping[str, str] | None = None) -> Do
     """What the Docker engine says of itself. `timeout_s` holds for each question. Raises nothing of Docker's."""
     environ = os.environ if environ is None else environ
     host = endpoint(environ)
+    tunnel: DockerTunnel | None = None
+    if host.startswith("ssh://"):
+        try:
+            tunnel = DockerTunnel(host, timeout_s)
+        except Unreachable as away:
+            return Docker(host=host, why=away.message, buildx=_buildx(environ))
     why = closed(host, timeout_s)
     if why is not None:
         return Docker(host=host, why=why, buildx=_buildx(environ))
@@ -41,7 +49,9 @@ def read(timeout_s: float = 2.0, environ: Mapping[str, str] | None = None) -> Do
     client = None
     try:
         client = docker.from_env(
-            version="auto", timeout=math.ceil(timeout_s), environment={**environ, "DOCKER_HOST": host}
+            version="auto",
+            timeout=math.ceil(timeout_s),
+            environment={**environ, "DOCKER_HOST": tunnel.url if tunnel else host},
         )
         version, info = client.version(), client.info()
     except Exception as error:  # requests, urllib3, TLS files, the library's own: all mean "not reachable", and say why
@@ -49,6 +59,8 @@ def read(timeout_s: float = 2.0, environ: Mapping[str, str] | None = None) -> Do
     finally:
         if client is not None:
             client.close()
+        if tunnel is not None:
+            tunnel.close()
     return _facts(host, version, info, _buildx(environ))
 
 

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from backends import doctor
 from backends.errors import OutOfSpace, SlipwayError, StepFailed, Unreachable
 from backends.events import Event, Kind
 from backends.spec import Endpoint
+from backends.ssh import Tunnel
 from backends.steps import BuildImage, Forecast, PullImage, Service, Step, Task, digest
 from backends.targets import containers, images, reclaim, waiting
 from backends.targets.base import SECRET_NAME, Found, Leftover, Work
@@ -62,6 +64,7 @@ class DockerTarget:
         self._services: dict[str, str] = {}  # run -> container, so that watching need not search
         self._following = threading.Lock()
         self._away_since: dict[str, float] = {}
+        self._tunnels: dict[str, Tunnel] = {}
 
     # --- the protocol ---------------------------------------------------------------------------------------------
 
@@ -122,6 +125,9 @@ class DockerTarget:
         if state.exit_status is None:
             self._away_since.pop(run, None)
             self._follow(state.id, log).flush()
+            listening = containers.endpoint(state)
+            if listening is not None:
+                self._bring_here(run, listening)
             return None
         with_docker = self._ended_with_docker(run, state)
         self._finish(state.id, log)
@@ -143,6 +149,9 @@ class DockerTarget:
                 follower.finish()
             containers.remove(self.engine, container)
         self._services.pop(run, None)
+        tunnel = self._tunnels.pop(run, None)
+        if tunnel is not None:
+            tunnel.close()
 
     def find(self, run: str) -> Found:
         local = self._local.find(run)
@@ -236,6 +245,7 @@ class DockerTarget:
     def _serve(self, step: Service, work: Work) -> Iterator[Event]:
         container = yield from self._begin(step, work, {})
         self._services[work.run] = container
+        self._bring_here(work.run, work.endpoint)
         self._follow(container, work.log)
         yield from waiting.await_health(
             step,
@@ -246,6 +256,17 @@ class DockerTarget:
         )
         memory = containers.usage(self.engine, container)[1]
         yield Event(step=step.id, kind=Kind.READY, data={"memory_mib": memory, "container": container[:12]})
+
+    def _bring_here(self, run: str, endpoint: Endpoint) -> None:
+        """Where the engine is behind SSH, the server's ports are brought to this machine, for as long as we live."""
+        tunnel = self._tunnels.get(run)
+        if not self.engine.host.startswith("ssh://") or (tunnel is not None and tunnel.alive):
+            return
+        with socket.socket() as knock:  # an engine behind SSH on this very machine: the server is here already
+            there = knock.connect_ex(("127.0.0.1", endpoint.http_port)) == 0
+        if not there:
+            ports = (endpoint.http_port, endpoint.grpc_port, endpoint.metrics_port)
+            self._tunnels[run] = Tunnel(self.engine.host, [(str(port), str(port)) for port in ports])
 
     def _living(self, work: Work, container: str) -> int | None:
         """None while the container runs, else its exit status; brings its log up to date."""

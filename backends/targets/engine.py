@@ -18,6 +18,7 @@ from docker.types import CancellableStream
 
 from backends import docker_host, doctor
 from backends.errors import OutOfSpace, SlipwayError, StepFailed, Unreachable
+from backends.ssh import DockerTunnel
 from backends.text import Text
 
 ANSWER_S = 30  # how long one question may take: an engine under load is slow, not gone
@@ -43,6 +44,8 @@ class Engine:
         self._api: _Client | None = None
         self._info: dict[str, Any] | None = None
         self._connecting = threading.Lock()
+        self._tunnel: DockerTunnel | None = None
+        self._tunnelling = threading.Lock()
 
     @property
     def host(self) -> str:
@@ -125,7 +128,7 @@ class Engine:
         return self._connect()
 
     def _connect(self) -> _Client:
-        host = self.host
+        host = self._reached()
         why = docker_host.closed(host, ANSWER_S)
         if why is not None:
             raise Unreachable(why)
@@ -134,6 +137,16 @@ class Engine:
             return _Client(version="auto", timeout=ANSWER_S, **options)
         except (docker.errors.DockerException, *_GONE) as error:
             raise Unreachable(self._why(error), _AGAIN) from error
+
+    def _reached(self) -> str:
+        """The engine's address as it is reached from here: through a tunnel where it is behind SSH."""
+        host = self.host
+        if not host.startswith("ssh://"):
+            return host
+        with self._tunnelling:
+            if self._tunnel is None or not self._tunnel.alive:
+                self._tunnel = DockerTunnel(host, ANSWER_S)
+            return self._tunnel.url
 
     def _why(self, error: Exception) -> Text:
         return docker_host.closed(self.host, 2.0) or docker_host.refused(self.host, error, ANSWER_S)

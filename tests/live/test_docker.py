@@ -6,6 +6,8 @@ on loopback. `make test` prepares engine, registry and image.
 
 from __future__ import annotations
 
+import getpass
+import http.server
 import json
 import os
 import shutil
@@ -27,6 +29,7 @@ from backends.errors import BadInput, Conflict, OutOfSpace, Stalled, StepFailed,
 from backends.events import Event, Kind
 from backends.runs import State
 from backends.spec import Endpoint, Spec
+from backends.ssh import Tunnel
 from backends.steps import (
     BuildImage,
     Container,
@@ -881,3 +884,66 @@ def cleaned(home: Path, *options: str) -> str:
     """What `slipway clean` says."""
     command = (sys.executable, "-m", "app", "--home", str(home), "clean", *options)
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+# --- an engine behind SSH ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def behind_ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """This machine behind an SSH server of our own: DOCKER_HOST, and the PATH with an `ssh` that has our key."""
+    if os.geteuid() != 0 or shutil.which("sshd") is None:
+        missing("root and sshd (apt install openssh-server)")
+    folder = tmp_path_factory.mktemp("ssh")
+    for key in ("host", "mine"):
+        subprocess.run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)), check=True)
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    (folder / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nUsePAM no\nStrictModes no\n"
+        f"AuthorizedKeysFile {folder}/mine.pub\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+    )
+    real = shutil.which("ssh")
+    options = f"-i {folder}/mine -o UserKnownHostsFile={folder}/known -o StrictHostKeyChecking=no"
+    (folder / "ssh").write_text(f'#!/bin/sh\nexec {real} {options} "$@"\n')
+    (folder / "ssh").chmod(0o755)
+    Path("/run/sshd").mkdir(exist_ok=True)  # where sshd parts its rights; its package makes it at boot
+    command = (shutil.which("sshd"), "-D", "-e", "-f", str(folder / "sshd_config"))
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def up() -> bool:
+        with socket.socket() as one:
+            return one.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        until(up, 20, "sshd")
+        yield f"ssh://{getpass.getuser()}@127.0.0.1:{port}", f"{folder}:{os.environ['PATH']}"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def test_an_engine_behind_ssh_is_driven_like_one_here(behind_ssh, home, image, free, engine, monkeypatch) -> None:
+    host, path = behind_ssh
+    monkeypatch.setenv("PATH", path)
+    target = a_target(home, {"DOCKER_HOST": host})
+    do(target, home, task(image, "echo far"))
+    assert log(home) == "far\n"
+    do(target, home, filled(target, repository(home), free), endpoint=free)
+    do(target, home, filled(target, triton(image), free), endpoint=free)
+    assert asked(free) == [42]
+    target.stop(RUN)
+    assert not mine(engine, home)
+
+
+def test_a_port_of_the_far_machine_is_brought_here_and_goes_with_the_tunnel(behind_ssh, free, monkeypatch) -> None:
+    host, path = behind_ssh
+    monkeypatch.setenv("PATH", path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as far:
+        threading.Thread(target=far.serve_forever, daemon=True).start()
+        tunnel = Tunnel(host, [(str(free.http_port), str(far.server_port))])
+        assert healthy(f"{free.http}/")
+        tunnel.close()
+        assert not healthy(f"{free.http}/")
+        far.shutdown()

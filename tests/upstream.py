@@ -61,13 +61,16 @@ def tokenizer(folder: Path) -> Path:
 def git_repository(source: Path, target: Path) -> str:
     """The files of `source` as a git repository of one commit; returns the commit."""
     subprocess.run(("cp", "-r", str(source), str(target)), check=True)
-    for words in (
-        ("init", "-q", "-b", "main"),
-        ("add", "-A", "-f"),
-        ("-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-q", "-m", "all"),
-    ):
-        subprocess.run(("git", *words), cwd=target, check=True)
-    told = subprocess.run(("git", "rev-parse", "HEAD"), cwd=target, check=True, capture_output=True, text=True)
+    subprocess.run(("git", "init", "-q", "-b", "main"), cwd=target, check=True)
+    return commit_all(target)
+
+
+def commit_all(folder: Path) -> str:
+    """Commits everything in a git repository; returns the commit."""
+    author = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    for words in (("add", "-A", "-f"), (*author, "commit", "-q", "-m", "all")):
+        subprocess.run(("git", *words), cwd=folder, check=True)
+    told = subprocess.run(("git", "rev-parse", "HEAD"), cwd=folder, check=True, capture_output=True, text=True)
     return told.stdout.strip()
 
 

@@ -23,6 +23,7 @@ from backends.lint import lint
 from backends.runs import Run, State
 from backends.spec import Chat, FasterTransformerOptions, Message, ModelSource, Piece, Sampling, Spec
 from backends.steps import Forecast, Plan, Service, Step, Task
+from tests.conftest import until
 from tests.guides import RTX_3090_X2
 from tests.live.test_docker import engine, image  # noqa: F401  fixtures
 from tests.test_jobs import worker_of
@@ -31,13 +32,12 @@ from tests.upstream import (
     GERMAN,
     SENTENCE,
     backend_repository,
+    commit_all,
     git_repository,
     tiny_gptj,
     tiny_llama,
     tiny_t5,
 )
-
-from tests.conftest import until  # isort: skip
 
 pytestmark = pytest.mark.live
 MAKERS: dict[str, Callable[[Path], Path]] = {"llama": tiny_llama, "gptj": tiny_gptj, "t5": tiny_t5}
@@ -198,6 +198,36 @@ def test_a_second_deployment_builds_and_converts_nothing_again(
     plan = the_plan(control, the_spec(control, "llama", upstream, bases, "again"))
     to_do = {step.id for step in control.to_do(plan)}
     assert not to_do & {"backend-source", "image", "converter-source", "convert"}
+
+
+def test_what_a_person_has_already_is_taken_instead_of_being_made(
+    control: Control, llama: Run, upstream: dict[str, str], bases: dict[str, str]
+) -> None:
+    home = control.settings.home
+    image_step = llama.plan.step("image")
+    spec = the_spec(
+        control, "llama", upstream, bases, "own",
+        prebuilt_image=image_step.tag,
+        backend_checkout=str(next(home.glob("sources/*backend*"))),
+        converted=str(next(home.glob("converted/*llama*/2-gpu"))),
+    )  # fmt: skip
+    run = deployed(control, spec)
+    assert not {"converter-source", "convert"} & {step.id for step in run.plan.steps}
+    assert said(ask(control, run, "Hello, my name is")) == SENTENCE
+    gone(control, run)
+
+
+def test_a_build_that_fails_is_told_with_what_docker_said(
+    control: Control, upstream: dict[str, str], bases: dict[str, str], tmp_path: Path
+) -> None:
+    backend_repository("backend", tmp_path / "broken")
+    docker_file = tmp_path / "broken" / "docker" / "Dockerfile"
+    docker_file.write_text(docker_file.read_text(encoding="utf-8") + "RUN echo making && false\n", encoding="utf-8")
+    commit_all(tmp_path / "broken")
+    spec = the_spec(control, "llama", upstream | {"backend": f"file://{tmp_path / 'broken'}"}, bases, "unbuilt")
+    run = failed(control, spec)
+    assert run.trouble.step == "image"
+    assert any("making" in line for line in run.trouble.last_lines)
 
 
 def test_a_server_whose_worker_was_killed_is_adopted_and_answers(control: Control, llama: Run) -> None:

@@ -253,10 +253,8 @@ on("run", (told) => {
 });
 let lostTimer = 0;
 on("state", (told) => {
-  clearTimeout(lostTimer);
-  if (told !== "lost") { $(".lost")?.remove(); return; }
-  lostTimer = setTimeout(() => {
-    if ($(".lost")) return;
+  if (told !== "lost") { clearTimeout(lostTimer); lostTimer = 0; $(".lost")?.remove(); return; }
+  lostTimer ||= setTimeout(() => {
     const note = document.createElement("div");
     note.className = "lost";
     note.setAttribute("role", "status");

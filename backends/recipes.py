@@ -12,10 +12,14 @@ from backends.sessions import Session
 from backends.sources import applied
 from backends.spec import Chat, EngineName, Hardware, Model, ModelSource, Sources, Spec
 from backends.steps import Plan
+from backends.tensorrt_llm import recipe as tensorrt_llm_recipe
+from backends.tensorrt_llm import tensors as tensorrt_llm_tensors
 from backends.text import Text
 from backends.transformers import metrics as transformers_metrics
 from backends.transformers import recipe as transformers_recipe
 from backends.transformers import tensors as transformers_tensors
+from backends.vllm import recipe as vllm_recipe
+from backends.vllm import tensors as vllm_tensors
 
 
 class Recipe(Protocol):
@@ -38,10 +42,14 @@ class Tensors(Protocol):
 RECIPES: dict[EngineName, Recipe] = {
     "transformers": transformers_recipe,
     "fastertransformer": fastertransformer_recipe,
+    "tensorrt_llm": tensorrt_llm_recipe,
+    "vllm": vllm_recipe,
 }
 TENSORS: dict[EngineName, Tensors] = {
     "transformers": transformers_tensors,
     "fastertransformer": fastertransformer_tensors,
+    "tensorrt_llm": tensorrt_llm_tensors,
+    "vllm": vllm_tensors,
 }
 
 

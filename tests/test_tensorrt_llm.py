@@ -10,6 +10,7 @@ from backends.steps import Ask, BuildImage, Plan, Service, Task
 from backends.tensorrt_llm import recipe, versions
 from backends.tensorrt_llm.choices import choose
 from backends.tensorrt_llm.guides import guides
+from scripts import parity
 from tests.guided_trtllm import (
     A100_X2,
     GUIDED,
@@ -336,3 +337,8 @@ def test_different_gpus_cannot_share_an_engine() -> None:
         update={"gpus": (A100_X2.gpus[0], Gpu(name="NVIDIA H100 PCIe", index=1, sm=90, memory_total_mib=81_920))}
     )
     assert "these differ" in reasons(guided(LLAMA2, mixed, "llama", release="23.10", tensor_parallel=2, max_batch=4))
+
+
+def test_the_parity_page_is_that_of_the_golden_plans() -> None:
+    page = parity.PAGES[1]
+    assert page.path.read_text(encoding="utf-8") == page.text()

@@ -28,8 +28,8 @@ def main():
     if found.split("+")[0] != given.version:
         sys.exit(f"error: this image has TensorRT-LLM {found}, {given.version} is needed")
     print(f"tensorrt_llm {found}")
-    if given.backend and not list(BACKEND.glob("libtriton_tensorrtllm*.so")):
-        sys.exit(f"error: {BACKEND} holds no libtriton_tensorrtllm.so")
+    if given.backend and not any(BACKEND.glob("*")):
+        sys.exit(f"error: {BACKEND} holds no backend")
     if given.tokenizer:
         from transformers import AutoTokenizer
 

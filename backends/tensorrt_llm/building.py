@@ -81,7 +81,7 @@ def built(
         env=QUIET | OFFLINE,
         container=deployment.container(*read, write=(folder,), gpus=True),
         inputs={"gpu": choice.gpu_name, "tensorrt": choice.release.tensorrt, "weights": weights_of(deployment)},
-        needs=("engine-look", "image-check", *needs),
+        needs=("image-check", *needs),  # not engine-look, which is of one run: the engine serves all of them
         outputs=(f"{folder}/config.json",),
         forecast=Forecast(
             seconds=want.cost.seconds,

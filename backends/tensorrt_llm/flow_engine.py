@@ -56,7 +56,7 @@ def _convert(deployment: Deployment) -> Task:
             deployment.scripts_root, deployment.model_folder, write=(CONVERTED,), gpus=True, network=calibrates
         ),
         inputs={"gpu": choice.gpu_name, "weights": building.weights_of(deployment)},
-        needs=("image-check", "engine-look", "library-source", *building.model_needs(deployment)),
+        needs=("image-check", "library-source", *building.model_needs(deployment)),
         outputs=(f"{deployment.converted_folder}/config.json",),
         forecast=Forecast(seconds=600 if calibrates else 180, disk_mib=want.disk_mib, ram_mib=ram_mib),
         shared=True,

@@ -30,7 +30,7 @@ def sources(deployment: Deployment) -> tuple[Step, ...]:
             )
         )
     if needs_whole_backend(deployment):
-        steps += _whole(deployment.backend.folder)
+        steps += _whole(deployment.backend.folder, deployment.library.repository)
     if choice.flow == "llmapi" or deployment.templates_in_library or choice.flow == "trtllm_build":
         origin = deployment.library
         steps.append(
@@ -63,8 +63,9 @@ def needs_whole_backend(deployment: Deployment) -> bool:
     return choice.image_from == "build" or deployment.compiles_wheel or by_script
 
 
-def _whole(folder: str) -> list[Step]:
+def _whole(folder: str, library_repository: str) -> list[Step]:
     """Submodules over https, then the large files of TensorRT-LLM itself, which the parent's own pull leaves out."""
+    local = () if library_repository.startswith("https://") else ("-c", "protocol.file.allow=always")
     library = f"{folder}/tensorrt_llm"
     return [
         Task(
@@ -74,8 +75,9 @@ def _whole(folder: str) -> list[Step]:
                 en=".gitmodules names them by SSH, which needs a key; over https they are the same.",
                 zh=".gitmodules 使用 SSH 地址，需要密钥；改用 https 内容相同。",
             ),
-            argv=("git", "-C", folder, "-c", f"url.{_HTTPS}.insteadOf={_SSH}", "submodule", "update", "--init",
-                  "--recursive", "--progress"),
+            argv=("git", "-C", folder, "-c", f"submodule.tensorrt_llm.url={library_repository}",
+                  "-c", f"url.{_HTTPS}.insteadOf={_SSH}", *local, "submodule", "update", "--init", "--recursive",
+                  "--progress"),
             env={"GIT_LFS_SKIP_SMUDGE": "1", "GIT_TERMINAL_PROMPT": "0"},
             needs=("backend-source",),
             outputs=(f"{library}/examples",),

@@ -242,7 +242,7 @@ class Control(Kept):
         known = self._store.ids()
         for kept in (self.settings.home / "runs").glob("*/plan.json"):
             if kept.parent.name not in known:
-                with contextlib.suppress(Unreachable):
+                with contextlib.suppress(Unreachable, BadInput):  # BadInput: a plan of another version
                     self._take_back(kept.parent.name, kept)
 
     def _look_after(self, run_id: str, held: IO[bytes]) -> None:
@@ -331,13 +331,14 @@ class Control(Kept):
         states: Iterable[State] = (),
         limit: int = 50,
         before: tuple[datetime, str] | None = None,
+        pinned: bool | None = None,
     ) -> tuple[Summary, ...]:
-        """A page of the history, newest first."""
-        return self._store.runs(query, states, limit, before)
+        """A page of the history, newest first. `before` is the (created_at, id) of the row above it."""
+        return self._store.runs(query, states, limit, before, pinned)
 
-    def count(self, query: str = "", states: Iterable[State] = ()) -> int:
+    def count(self, query: str = "", states: Iterable[State] = (), pinned: bool | None = None) -> int:
         """How many runs the filter finds."""
-        return self._store.count(query, states)
+        return self._store.count(query, states, pinned)
 
     def open_runs(self) -> tuple[Run, ...]:
         """Every run that is not over, oldest first."""

@@ -1,4 +1,4 @@
-"""The use cases about what is kept beside the runs: keys of the API, conversations. A part of Control."""
+"""The use cases about what is kept: pins, files of deployments, keys of the API, conversations. A part of Control."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Literal
 
 from sqlalchemy.exc import OperationalError
 
-from backends import conversations, keys
+from backends import conversations, deployment_files, keys
 from backends.conversations import Conversation, ConversationName, ConversationSummary, Role, Said
+from backends.deployment_files import DeploymentFile, Difference, Imported
 from backends.keys import Key, KeyName, NewKey
 from backends.reading import read
 from backends.spec import Sampling
@@ -20,12 +21,40 @@ from storage.store import Store
 
 
 class Kept:
-    """Keys and conversations, over one store."""
+    """What is kept, over one store; nothing here starts or stops anything."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    # --- keys of the API --------------------------------------------------------------------------------------------
+    # --- deployments ----------------------------------------------------------------------------------------------
+
+    def pin(self, run_id: str) -> None:
+        """Marks a deployment to be found again. Raises NotFound."""
+        self._store.pin(run_id, True)
+
+    def unpin(self, run_id: str) -> None:
+        """Lets go of a pinned one. Raises NotFound."""
+        self._store.pin(run_id, False)
+
+    def compare(self, run_id: str, other_id: str) -> tuple[Difference, ...]:
+        """Every field in which two deployments differ. Raises NotFound."""
+        one, other = (deployment_files.file_of(self._store.run(one)) for one in (run_id, other_id))
+        return deployment_files.compare(one, other)
+
+    def export_deployment(self, run_id: str) -> str:
+        """A deployment as one JSON file: spec, plan, events, forecast, measured. Raises NotFound."""
+        return self._file_of(run_id).model_dump_json(indent=2) + "\n"
+
+    def import_deployment(self, data: bytes) -> Imported:
+        """A file that was exported, perhaps by somebody else. Nothing is kept or started: its spec is there to be
+        planned anew and reviewed. Raises BadInput naming what is wrong."""
+        return deployment_files.imported(data)
+
+    def _file_of(self, run_id: str) -> DeploymentFile:
+        limit = deployment_files.EVENT_LIMIT
+        return deployment_files.file_of(self._store.run(run_id), self._store.after(run_id, limit=limit))
+
+    # --- keys of the API ------------------------------------------------------------------------------------------
 
     def make_key(self, name: str) -> NewKey:
         """A new key; its token is in the answer and kept nowhere. Raises BadInput for a name that cannot be shown."""

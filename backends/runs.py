@@ -60,6 +60,7 @@ class Run(Frozen):
     trouble: Trouble | None = None
     answer: str | None = None  # the first answer that the new server gave
     measured: dict[str, float] = {}  # seconds, MiB: what the forecast is compared with
+    pinned: bool = False  # a person wants to find it again
 
 
 class Summary(Frozen):
@@ -74,6 +75,7 @@ class Summary(Frozen):
     created_at: datetime
     ready_at: datetime | None = None
     finished_at: datetime | None = None
+    pinned: bool = False
 
 
 class Standing(StrEnum):

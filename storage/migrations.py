@@ -63,6 +63,19 @@ def m003_conversations(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
+@migration
+def m004_pins_and_search(db: sqlite3.Connection) -> None:
+    """Pinned runs; and what is searched in an index of its own, so that a search reads no plan."""
+    for statement in (
+        "ALTER TABLE run ADD COLUMN pinned BOOLEAN NOT NULL DEFAULT 0",
+        "ALTER TABLE run ADD COLUMN words TEXT NOT NULL DEFAULT ''",
+        "UPDATE run SET words = id || char(10) || name || char(10) || model || char(10) || engine",
+        "CREATE INDEX run_words ON run (created_at, id, state, pinned, words)",
+        "CREATE INDEX run_pinned ON run (created_at, id) WHERE pinned IS 1",
+    ):
+        db.execute(statement)
+
+
 def migrate(path: Path) -> None:
     """Brings the database at `path` to the newest version, in one transaction, with a copy `.before-N` kept.
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func
+from sqlalchemy import func, tuple_
 from sqlalchemy import update as sql_update
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import col, or_, select
+from sqlmodel import col, select
 
 from backends.errors import NotFound
 from backends.events import Event, Kind
@@ -47,6 +47,7 @@ class Store(Conversations, Keys):
             plan=plan.model_dump_json(),
             spec_digest=digest(spec),
             created_at=now(),
+            words="\n".join((run_id, spec.name, spec.model.id, spec.engine)),
         )
         try:
             with self._write() as session:
@@ -81,27 +82,42 @@ class Store(Conversations, Keys):
             return tuple(_run(row) for row in session.exec(query))
 
     def runs(
-        self, query: str = "", states: Iterable[State] = (), limit: int = 50, before: tuple[datetime, str] | None = None
+        self,
+        query: str = "",
+        states: Iterable[State] = (),
+        limit: int = 50,
+        before: tuple[datetime, str] | None = None,
+        pinned: bool | None = None,
     ) -> tuple[Summary, ...]:
-        """A page of the history, newest first. `before` is the (created_at, id) of the last row of the page before."""
+        """A page of the history, newest first. `before` is the (created_at, id) of the last row of the page before.
+
+        The rows are chosen in an index that holds all that is filtered by: plans are large, and a list reads none.
+        """
+        chosen = _filtered(select(RunRow.id), query, states, pinned)
+        if before is not None:
+            place = tuple_(col(RunRow.created_at), col(RunRow.id))
+            chosen = chosen.where(place < tuple_(before[0].isoformat(), before[1]))
+        newest = (col(RunRow.created_at).desc(), col(RunRow.id).desc())
         columns = (
             RunRow.id, RunRow.name, RunRow.state, RunRow.engine, RunRow.model, RunRow.target,
-            RunRow.created_at, RunRow.ready_at, RunRow.finished_at,
+            RunRow.created_at, RunRow.ready_at, RunRow.finished_at, RunRow.pinned,
         )  # fmt: skip
-        chosen = _filtered(select(*columns), query, states)  # type: ignore[call-overload]
-        if before is not None:
-            at, run_id = before[0].isoformat(), before[1]
-            chosen = chosen.where(
-                or_(col(RunRow.created_at) < at, (col(RunRow.created_at) == at) & (col(RunRow.id) < run_id))
-            )
-        chosen = chosen.order_by(col(RunRow.created_at).desc(), col(RunRow.id).desc()).limit(limit)
+        rows: Any = select(*columns)  # type: ignore[call-overload]
+        rows = rows.where(col(RunRow.id).in_(chosen.order_by(*newest).limit(limit))).order_by(*newest)
         with self._read() as session:
-            return tuple(Summary.model_validate(row._asdict()) for row in session.exec(chosen))
+            return tuple(Summary.model_validate(row._asdict()) for row in session.exec(rows))
 
-    def count(self, query: str = "", states: Iterable[State] = ()) -> int:
+    def count(self, query: str = "", states: Iterable[State] = (), pinned: bool | None = None) -> int:
         """How many runs the same filter finds."""
         with self._read() as session:
-            return int(session.exec(_filtered(select(func.count(col(RunRow.id))), query, states)).one())
+            return int(session.exec(_filtered(select(func.count(col(RunRow.id))), query, states, pinned)).one())
+
+    def pin(self, run_id: str, pinned: bool) -> None:
+        """Marks a run to be found again, or lets go of it. Raises NotFound."""
+        with self._write() as session:
+            change = sql_update(RunRow).where(col(RunRow.id) == run_id).values(pinned=pinned)
+            if not changed(session.execute(change)):
+                raise _no_run(run_id)
 
     def move(
         self,
@@ -195,14 +211,14 @@ class Store(Conversations, Keys):
             )
 
 
-def _filtered(chosen: Any, query: str, states: Iterable[State]) -> Any:
+def _filtered(chosen: Any, query: str, states: Iterable[State], pinned: bool | None) -> Any:
     named = [state.value for state in states]
     if named:
         chosen = chosen.where(col(RunRow.state).in_(named))
+    if pinned is not None:
+        chosen = chosen.where(col(RunRow.pinned).is_(pinned))
     if query:
-        part = part_of(query)
-        fields = (RunRow.id, RunRow.name, RunRow.model, RunRow.engine)
-        chosen = chosen.where(or_(*(col(field).like(part, escape="\\") for field in fields)))
+        chosen = chosen.where(col(RunRow.words).like(part_of(query), escape="\\"))
     return chosen
 
 
@@ -222,6 +238,7 @@ def _run(row: RunRow) -> Run:
         trouble=row.trouble and Trouble.model_validate_json(row.trouble),
         answer=row.answer,
         measured=json.loads(row.measured),
+        pinned=row.pinned,
     )
 
 

@@ -6,7 +6,8 @@ from sqlmodel import Field, SQLModel
 
 
 class RunRow(SQLModel, table=True):
-    """One run. Values of the vocabulary are JSON; times are ISO 8601 in UTC, so they sort as text."""
+    """One run. Values of the vocabulary are JSON; times are ISO 8601 in UTC, so they sort as text. `words` is what the
+    history is searched in."""
 
     __tablename__ = "run"
 
@@ -28,6 +29,8 @@ class RunRow(SQLModel, table=True):
     trouble: str | None = None
     answer: str | None = None
     measured: str = "{}"
+    pinned: bool = False
+    words: str = ""
 
 
 class EventRow(SQLModel, table=True):

@@ -32,7 +32,8 @@ class Tally:
 
 def tensors(**values: str | int | float) -> list[aio.InferInput]:
     """Input tensors of a request."""
-    kinds = {"text_input": ("BYTES", np.object_), "max_tokens": ("INT32", np.int32), "seed": ("UINT64", np.uint64)}
+    kinds = {"messages": ("BYTES", np.object_), "text_input": ("BYTES", np.object_)}
+    kinds |= {"max_tokens": ("INT32", np.int32), "seed": ("UINT64", np.uint64)}
     kinds |= {"temperature": ("FP32", np.float32), "top_p": ("FP32", np.float32), "top_k": ("INT32", np.int32)}
     made = []
     for name, value in values.items():
@@ -65,11 +66,18 @@ async def chat(client: aio.InferenceServerClient, model: str, tally: Tally, **va
             tally.server_first_ms.append(float(result.as_numpy("ttft_ms")[0]))
 
 
-async def together(client: aio.InferenceServerClient, model: str, streams: int, **values: str | int | float) -> Tally:
-    """So many chats at once."""
+async def together(
+    client: aio.InferenceServerClient, model: str, streams: int, chats: int, **values: str | int | float
+) -> Tally:
+    """So many streams at once, each of so many chats one after the other."""
     tally = Tally()
+
+    async def stream() -> None:
+        for _ in range(chats):
+            await chat(client, model, tally, **values)
+
     began = time.monotonic()
-    await asyncio.gather(*(chat(client, model, tally, **values) for _ in range(streams)))
+    await asyncio.gather(*(stream() for _ in range(streams)))
     tally.wall_s = time.monotonic() - began
     return tally
 
@@ -78,29 +86,38 @@ async def newcomers(
     client: aio.InferenceServerClient, model: str, running: int, times: int, **values: str | int | float
 ) -> Tally:
     """First-token times of chats that come one after the other while others run."""
-    others = asyncio.gather(*(chat(client, model, Tally(), **values) for _ in range(running)))
-    await asyncio.sleep(0.3)
+    done = False
+
+    async def busy() -> None:
+        while not done:
+            await chat(client, model, Tally(), **values)
+
+    others = asyncio.gather(*(busy() for _ in range(running)))
+    await asyncio.sleep(0.5)
     seen = Tally()
     for _ in range(times):
-        if others.done():
-            others = asyncio.gather(*(chat(client, model, Tally(), **values) for _ in range(running)))
-            await asyncio.sleep(0.3)
         await chat(client, model, seen, **(values | {"max_tokens": 8}))
+    done = True
     await others
     return seen
 
 
 async def run(arguments: argparse.Namespace) -> dict[str, object]:
     """Does what the command line asks."""
-    values: dict[str, str | int | float] = {"text_input": arguments.prompt, "max_tokens": arguments.tokens}
+    values: dict[str, str | int | float] = {"max_tokens": arguments.tokens}
+    if arguments.message:
+        values["messages"] = json.dumps([{"role": "user", "content": arguments.message}])
+    else:
+        values["text_input"] = arguments.prompt
     if arguments.temperature:
         values |= {"temperature": arguments.temperature, "top_k": 50, "top_p": 0.9, "seed": 1}
     async with aio.InferenceServerClient(f"127.0.0.1:{arguments.port}") as client:
         if arguments.newcomers:
             seen = await newcomers(client, arguments.model, arguments.streams, arguments.newcomers, **values)
             return asdict(seen)
-        best = [await together(client, arguments.model, arguments.streams, **values) for _ in range(arguments.repeat)]
-        return {"runs": [asdict(tally) | {"rate": tally.rate} for tally in best]}
+        many = arguments.streams, arguments.chats
+        runs = [await together(client, arguments.model, *many, **values) for _ in range(arguments.repeat)]
+        return {"runs": [asdict(tally) | {"rate": tally.rate} for tally in runs]}
 
 
 def main() -> None:
@@ -111,6 +128,8 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--prompt", default="x" * 32)
+    parser.add_argument("--message", help="a person's message, instead of a raw prompt")
+    parser.add_argument("--chats", type=int, default=1, help="chats of each stream, one after the other")
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--newcomers", type=int, default=0)

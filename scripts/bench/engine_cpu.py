@@ -49,7 +49,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runtime", type=Path, required=True, help="the embedded runtime's folder")
     parser.add_argument("--model", type=Path, help="a model folder")
-    parser.add_argument("--prompt", default="x" * 32)
+    parser.add_argument("--message", help="what to say to --model, which answers until it has ended")
+    parser.add_argument("--chats", type=int, default=1, help="chats of each stream, one after the other")
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--repeat", type=int, default=3)
     arguments = parser.parse_args()
@@ -63,13 +64,16 @@ def main() -> None:
         models = {"together": parameters | {"max_rows": "16"}, "singly": parameters | {"max_rows": "1"}}
         with engine_server.serving(folder, models, arguments.runtime / "bin" / "slipway-tritonserver") as server:
             port = server.grpc_port
-            common = {"prompt": arguments.prompt, "tokens": arguments.tokens, "repeat": arguments.repeat}
+            common: dict[str, object] = {"tokens": arguments.tokens, "repeat": arguments.repeat}
+            common |= {"chats": arguments.chats}
+            said: dict[str, object] = {"message": arguments.message} if arguments.message else {"prompt": "x" * 32}
+            common |= said
             ask(port, "together", streams=4, tokens=50)
             ask(port, "singly", streams=1, tokens=50)
             one = rate(port, "together", streams=1, **common)
             many = rate(port, "together", streams=16, **common)
             singly = rate(port, "singly", streams=16, **(common | {"repeat": 1}))
-            first = ask(port, "together", streams=8, newcomers=10, **(common | {"repeat": 1, "tokens": 400}))["first_s"]
+            first = ask(port, "together", streams=8, newcomers=10, tokens=400, **said)["first_s"]
     print(f"engine_cpu_1_stream_tokens_per_s {one:.0f} - -")
     print(f"engine_cpu_16_streams_tokens_per_s {many:.0f} - -")
     print(f"engine_cpu_one_at_a_time_tokens_per_s {singly:.0f} - -")

@@ -115,6 +115,14 @@ def test_addresses_and_revisions_of_the_spec_take_the_place_of_the_pinned_ones()
     backend, library = plan.step("backend-source"), plan.step("converter-source")
     assert (backend.source, backend.revision) == ("https://mirror.example/backend.git", "HEAD")
     assert (library.source, library.revision) == ("file:///srv/git/library.git", "v1")
+    assert any(note.en.startswith("HEAD, v1 may move") for note in plan.notes)
+
+
+def test_other_weights_in_the_same_folder_are_converted_anew() -> None:
+    spec = GUIDED["001-llama-7b-tp2"].spec
+    other = LLAMA_7B.model_copy(update={"weights_mib": 1})
+    one, two = (recipe.recipe(spec, RTX_3090_X2, model_, Sources()).step("convert") for model_ in (LLAMA_7B, other))
+    assert one.inputs != two.inputs
 
 
 def test_what_a_person_has_already_takes_the_place_of_its_step_and_is_checked() -> None:

@@ -60,6 +60,7 @@ def _convert(deployment: Deployment, joined: str | None) -> Task:
             image=deployment.image, mounts=deployment.mounts(*read, write=("{home}/converted",)), network="none"
         ),
         needs=tuple(needs),
+        inputs=_weights(deployment),
         outputs=(f"{deployment.checkpoint}/{_last_file(deployment)}",),
         progress="fastertransformer",
         forecast=Forecast(
@@ -127,12 +128,19 @@ def _joined(deployment: Deployment) -> tuple[Step, ...]:
                 network="none",
             ),
             needs=("image-check", *downloaded),
+            inputs=_weights(deployment),
             outputs=(f"{_input(deployment)}/pytorch_model.bin",),
             progress="fastertransformer",
             forecast=Forecast(seconds=60, disk_mib=size_mib, ram_mib=size_mib),
             shared=True,
         ),
     )
+
+
+def _weights(deployment: Deployment) -> dict[str, str]:
+    """What tells one state of a model's folder from another, so that other weights are converted anew."""
+    model = deployment.model
+    return {"weights": f"{model.parameters} {model.dtype} {model.weights_mib} {len(model.weight_files)}"}
 
 
 def _last_file(deployment: Deployment) -> str:

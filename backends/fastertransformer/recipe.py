@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from backends.fastertransformer import autotune, build, convert, serve
 from backends.fastertransformer.deployment import Deployment, decide
 from backends.fastertransformer.guides import differences, guide_of, guides
@@ -12,6 +14,7 @@ from backends.steps import Plan, Step
 from backends.text import Text
 
 __all__ = ["recipe", "why_not"]
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
 def recipe(spec: Spec, hardware: Hardware, model: Model, sources: Sources) -> Plan:  # noqa: ARG001  same for every engine
@@ -73,6 +76,14 @@ def _notes(deployment: Deployment) -> tuple[Text, ...]:
             Text(
                 en=f"The image {deployment.image} was not built here: what runs in it is its maker's word.",
                 zh=f"镜像 {deployment.image} 并非在此构建，其内容取决于制作者。",
+            )
+        )
+    moving = [one.revision for one in (deployment.backend, deployment.library) if not _COMMIT.fullmatch(one.revision)]
+    if moving:
+        notes.append(
+            Text(
+                en=f"{', '.join(dict.fromkeys(moving))} may move: what was fetched first is kept. A commit is certain.",
+                zh=f"{'、'.join(dict.fromkeys(moving))} 可能变动，首次获取的内容会一直沿用；填写提交号更稳妥。",
             )
         )
     if deployment.decoupled and deployment.family == "llama":

@@ -14,7 +14,7 @@ from backends.images import VARIANT, Recommendation
 from backends.memory import Estimate, HostNeed, estimate
 from backends.obstacles import Recommended, Rules, against, number, since, too_large
 from backends.recipes import RECIPES
-from backends.spec import EngineName, Frozen, Hardware, Model, Spec
+from backends.spec import EngineName, Frozen, Hardware, Model, Spec, TensorRtLlmOptions
 from backends.text import Text
 from backends.verdicts import Judgement, Verdict
 
@@ -128,6 +128,8 @@ def _way(
     chosen = spec.model_copy(update={"engine": rule.engine, "target": "local" if local else "docker"})
     if local and chosen.gpus is not None and len(chosen.gpus) > 1:
         chosen = chosen.model_copy(update={"gpus": chosen.gpus[:1]})
+    if rule.flow is not None and (wanted := chosen.tensorrt_llm or TensorRtLlmOptions()).flow == "auto":
+        chosen = chosen.model_copy(update={"tensorrt_llm": wanted.model_copy(update={"flow": rule.flow})})
     if not local and chosen.gpus == ():  # the CPU was chosen, which only the embedded engine can use
         chosen = chosen.model_copy(update={"gpus": None})
     image = images.get(name) or (None if rule.tags else images.get(rule.engine))

@@ -7,6 +7,7 @@ converters go wrong without a word.
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from backends.memory import Estimate, chosen_gpus
 from backends.spec import EngineName, Frozen, Hardware, Model, Spec
@@ -21,6 +22,7 @@ class Rules(Frozen):
     title: Text
     gain: Text
     source: str
+    flow: Literal["build_py", "trtllm_build", "llmapi"] | None = None  # of TensorRT-LLM's ways
     architectures: dict[str, str] = {}
     sms: tuple[int, ...] = ()
     sms_of: dict[str, tuple[int, ...]] = {}

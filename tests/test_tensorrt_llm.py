@@ -328,7 +328,7 @@ def test_every_release_names_a_version_and_a_source() -> None:
 
 
 def test_a_model_without_an_end_token_cannot_be_served_by_0_5() -> None:
-    endless: Model = LLAMA2.model_copy(update={"model_type": "qwen", "tokenizer": Tokenizer(), "facts": {}})
+    endless: Model = LLAMA2.model_copy(update={"model_type": "gpt2", "tokenizer": Tokenizer(), "facts": {}})
     assert "ends answers by its id alone" in reasons(guided(endless, RTX_3090, "x", version="0.5.0", max_batch=1))
 
 

@@ -164,13 +164,27 @@ def _steps(old: bool) -> list[str]:
             _step("tensorrt_llm", f"{lengths} {same} {more}", "output_ids=_TOKENS_BATCH"),
             _step("postprocessing", "TOKENS_BATCH=_TOKENS_BATCH", "OUTPUT=text_output"),
         ]
-    ends = "OUT_END_ID=_END OUT_PAD_ID=_PAD"
-    same = same.replace("end_id=end_id pad_id=pad_id", "end_id=_END pad_id=_PAD")
     return [
-        _step("preprocessing", f"{pre_in} END_ID=end_id PAD_ID=pad_id", f"{pre_out} {ends}"),
-        _step("tensorrt_llm", f"{lengths} {same} {more}", "output_ids=_TOKENS_BATCH sequence_length=_LENGTH"),
+        _step("preprocessing", f"{pre_in} END_ID=end_id PAD_ID=pad_id {_PRE}", f"{pre_out} OUT_END_ID=_END OUT_PAD_ID=_PAD"),
+        _step("tensorrt_llm", f"{lengths} end_id=_END pad_id=_PAD {more} {_shared('input')}",
+              f"output_ids=_TOKENS_BATCH sequence_length=_LENGTH {_shared('output')}"),
         _step("postprocessing", "TOKENS_BATCH=_TOKENS_BATCH SEQUENCE_LENGTH=_LENGTH", "OUTPUT=text_output"),
-    ]
+    ]  # fmt: skip
+
+
+_PRE = (
+    "DECODER_QUERY=decoder_text_input EMBEDDING_BIAS_WORDS=embedding_bias_words "
+    "EMBEDDING_BIAS_WEIGHTS=embedding_bias_weights PROMPT_TABLE_EXTRA_ID=prompt_table_extra_id"
+)
+
+
+def _shared(side: str) -> str:
+    """Tensors that ensemble and core of 0.19.0 call alike: Triton wants every input of an ensemble used."""
+    told = _tensors()["0.19.0"]
+    names = [{match.group(1) for one in told[model][side].split(";") if (match := _TENSOR.match(one.strip()))}
+             for model in ("ensemble", "tensorrt_llm")]  # fmt: skip
+    done = {"end_id", "pad_id", "min_length"}
+    return " ".join(f"{name}={name}" for name in sorted(names[0] & names[1] - done))
 
 
 # --- repositories -------------------------------------------------------------------------------------------------

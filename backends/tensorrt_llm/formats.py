@@ -38,6 +38,12 @@ def formats() -> dict[str, Format]:
     return {row["id"]: Format.model_validate(row) for row in rows}
 
 
+@cache
+def _endings() -> dict[str, int]:
+    found: dict[str, int] = tomllib.loads((FOLDER / "chat.toml").read_text(encoding="utf-8"))["endings"]
+    return found
+
+
 def format_of(spec: Spec, model: Model) -> str:
     """How this deployment writes conversations: chatml, llama2, tokenizer (its own template), or raw."""
     if spec.template != "auto":
@@ -56,7 +62,7 @@ def ending(spec: Spec, model: Model) -> Ending:
     if form is not None and form.id == "chatml" and kind in form.end_id:
         return Ending(end_id=form.end_id[kind], pad_id=form.pad_id[kind], written=not named)
     end = next(iter(model.tokenizer.eos_token_ids), None)
-    if end is None and kind == "llama":
-        end = formats()["llama2"].end_id["llama"]
+    if end is None:
+        end = _endings().get(kind)
     pad = model.tokenizer.pad_token_id
     return Ending(end_id=end, pad_id=end if pad is None else pad, written=not named and end is not None)

@@ -13,7 +13,7 @@ from backends import gpus as gpu_names
 from backends import limits, memory, pbtxt
 from backends.errors import BadInput
 from backends.fetching import fetch_model
-from backends.images import recommend
+from backends.images import Recommendation, Suggestion, recommend
 from backends.releases import load as load_releases
 from backends.spec import Chat, Frozen, Hardware, Message, Model, Sampling, Sources, Spec, VllmOptions
 from backends.steps import Ask, Container, File, Forecast, Mount, Plan, PullImage, Service, Step, WriteFiles
@@ -171,14 +171,24 @@ def _release(spec: Spec, hardware: Hardware, model: Model, wanted: VllmOptions, 
         return asked
     if asked is None:
         suggestion = advice.engines["vllm"]
-        if suggestion.recommended is None or suggestion.recommended[:5] < rules()["since"]:
-            reasons.extend(suggestion.why_not or (suggestion.reason,))
-            return None
-        return suggestion.recommended[:5]
+        if suggestion.recommended is not None and suggestion.recommended[:5] >= rules()["since"]:
+            return suggestion.recommended[:5]
+        return _oldest_driven(advice, suggestion, reasons)
     one = advice.judgement(f"{asked}-{rules()['variant']}")
     if one is not None and one.verdict is Verdict.IMPOSSIBLE:
         reasons.extend(one.reasons)
     return asked
+
+
+def _oldest_driven(advice: Recommendation, suggestion: Suggestion, reasons: list[Text]) -> str | None:
+    """The release to take where the recommended one is older than what is driven: that with the smallest step up."""
+    driven = [one for one in advice.judgements["vllm-python-py3"] if one.image.release >= rules()["since"]]
+    runs = [one for one in driven if one.verdict in (Verdict.NATIVE, Verdict.FORWARD, Verdict.MINOR)]
+    if not runs:
+        reasons.extend(suggestion.why_not or (driven[0].reasons if driven else (suggestion.reason,)))
+        return None
+    least = min(one.image.branch for one in runs)
+    return [one for one in runs if one.image.branch == least][-1].image.release
 
 
 # --- reasons ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,21 @@ from collections.abc import Callable, Mapping
 
 from backends import docker_words
 from backends.spec import Chat
-from backends.steps import Ask, BuildImage, Container, FetchSource, Plan, PullImage, Service, Step, Task, WriteFiles
+from backends.steps import (
+    Ask,
+    BuildImage,
+    Container,
+    FetchSource,
+    Forecast,
+    Plan,
+    PullImage,
+    Service,
+    Step,
+    Task,
+    WriteFiles,
+    digest,
+)
+from backends.text import same
 
 _PLACE = re.compile(r"\{(person|home|runtime|models|run|assets|python|bind|lock|port\.http|port\.grpc|port\.metrics)\}")
 _VARIABLES = {
@@ -141,7 +155,9 @@ def _once(step: Task | FetchSource, body: str) -> str:
     """A step whose result serves other runs too is not done again."""
     if not step.shared:
         return f"{body}\n"
-    mark = f'"$HOME_DIR"/done/{step.id}'
+    # The name tells the step apart from that of another model, which has the same id.
+    told = step.model_copy(update={"title": same("-"), "why": None, "forecast": Forecast(), "sources": {}})
+    mark = f'"$HOME_DIR"/done/{step.id}-{digest(told)[:12]}'
     return f"if [ ! -e {mark} ]; then\n{body}\n: > {mark}\nfi\n"
 
 

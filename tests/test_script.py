@@ -98,3 +98,13 @@ def test_a_plain_word_stays_readable() -> None:
     assert word("{runtime}/bin/python") == '"${RUNTIME}"/bin/python'
     assert word("--http-port={port.http}") == '--http-port="$HTTP_PORT"'
     assert word("torch==2.13.0+cpu") == "torch==2.13.0+cpu"
+
+
+def test_a_shared_step_of_another_model_is_not_taken_for_the_same() -> None:
+    def marks(code: str) -> set[str]:
+        places = {"home": "/home", "assets": "/nowhere", "python": sys.executable}
+        text = script(plan(python("convert", code, shared=True)), places, lambda _: "")
+        return {word for word in text.split() if "/done/convert-" in word}
+
+    assert marks("a = 1") == marks("a = 1")
+    assert not marks("a = 1") & marks("a = 2")

@@ -106,7 +106,7 @@ class _IdSession:
         return Piece(text=new, completion_tokens=self._tokens)
 
     def _last(self, text: str, why: Finish) -> Piece:
-        new = text[len(self._said) :] if text.startswith(self._said) else ""
+        new = text[len(self._said) :]  # what was said stays said, even where the tokenizer sees it otherwise now
         return Piece(text=new, finish=why, prompt_tokens=self._prompt_tokens, completion_tokens=self._tokens)
 
 

@@ -25,7 +25,7 @@ from backends.spec import Chat, FasterTransformerOptions, Message, ModelSource, 
 from backends.steps import Forecast, Plan, Service, Step, Task
 from tests.conftest import until
 from tests.guides import RTX_3090_X2
-from tests.live.test_docker import engine, image  # noqa: F401  fixtures
+from tests.live.containers.conftest import engine, image  # noqa: F401  fixtures
 from tests.test_jobs import worker_of
 from tests.upstream import (
     FIXTURES,

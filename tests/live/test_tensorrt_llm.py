@@ -28,7 +28,7 @@ from backends.tensorrt_llm import engine_store
 from tests.checkpoints import config_of
 from tests.conftest import until
 from tests.guided_trtllm import A100_X2, RTX_3090, machine
-from tests.live.test_docker import engine, image  # noqa: F401  fixtures
+from tests.live.containers.conftest import engine, image  # noqa: F401  fixtures
 from tests.trtllm_upstream import FIXTURES, backend, examples, library
 from tests.upstream import tiny_llama
 

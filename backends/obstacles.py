@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from backends import consent
 from backends.memory import Estimate, chosen_gpus
 from backends.spec import EngineName, Frozen, Hardware, Model, Spec
 from backends.text import Text
@@ -201,20 +202,7 @@ def _weights(rule: Rules, spec: Spec, hardware: Hardware, model: Model) -> list[
                     zh=f"fp8 权重需要计算能力 8.9，{name} 为 {sm / 10:.1f}。",
                 )
             )
-    if model.remote_code and not spec.trust_remote_code:
-        reasons.append(
-            Text(
-                en="The model brings code of its own. It runs only with your word: trust_remote_code.",
-                zh="该模型自带代码，只有在您明确同意（trust_remote_code）后才会运行。",
-            )
-        )
-    if model.weight_format == "pickle" and not spec.allow_pickle:
-        reasons.append(
-            Text(
-                en="The weights are pickles, which can hold code. Take safetensors, or allow them: allow_pickle.",
-                zh="权重是 pickle 文件，可能含有代码。请改用 safetensors，或明确允许（allow_pickle）。",
-            )
-        )
+    reasons += consent.missing(spec, model)
     return reasons
 
 

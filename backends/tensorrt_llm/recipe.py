@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends import memory
+from backends import consent, memory
 from backends.fetching import fetch_model
 from backends.fitting import changes_that_fit
 from backends.spec import Hardware, Limits, Model, Sources, Spec
@@ -80,20 +80,7 @@ def _machine(spec: Spec, hardware: Hardware, choice: Choice | None) -> list[Text
 
 def _weights(spec: Spec, model: Model) -> list[Text]:
     reasons: list[Text] = []
-    if (model.remote_code or model.tokenizer.remote_code) and not spec.trust_remote_code:
-        reasons.append(
-            Text(
-                en="The model brings code of its own. It runs only with your word: trust_remote_code.",
-                zh="该模型自带代码，只有在您明确同意（trust_remote_code）后才会运行。",
-            )
-        )
-    if model.weight_format == "pickle" and not spec.allow_pickle:
-        reasons.append(
-            Text(
-                en="The weights are pickles, which can hold code. Take safetensors, or allow them: allow_pickle.",
-                zh="权重是 pickle 文件，可能含有代码。请改用 safetensors，或明确允许（allow_pickle）。",
-            )
-        )
+    reasons += consent.missing(spec, model)
     if model.source.kind == "modelscope":
         reasons.append(
             Text(

@@ -6,7 +6,7 @@ below 2), the tritonserver binary out of the nvidia-pytriton wheel, PyTorch in t
 
 from __future__ import annotations
 
-from backends import pbtxt
+from backends import consent, pbtxt
 from backends.spec import Chat, Hardware, Message, Model, Sampling, Sources, Spec
 from backends.steps import Ask, FetchSource, File, Forecast, Plan, Service, Step, Task, WriteFiles
 from backends.text import Text
@@ -94,20 +94,7 @@ def why_not(spec: Spec, hardware: Hardware, model: Model) -> tuple[Text, ...]:
                 zh=f"权重已量化（{model.quantisation}），内嵌引擎只接受未量化的权重。",
             )
         )
-    if model.remote_code and not spec.trust_remote_code:
-        reasons.append(
-            Text(
-                en="The model brings code of its own. It runs only with your word: trust_remote_code.",
-                zh="该模型自带代码，只有在您明确同意（trust_remote_code）后才会运行。",
-            )
-        )
-    if model.weight_format == "pickle" and not spec.allow_pickle:
-        reasons.append(
-            Text(
-                en="The weights are pickled files, which can hold code. Take safetensors, or allow them: allow_pickle.",
-                zh="权重是 pickle 文件，可能含有代码。请改用 safetensors，或明确允许（allow_pickle）。",
-            )
-        )
+    reasons += consent.missing(spec, model)
     if model.source.kind == "modelscope":
         reasons.append(
             Text(

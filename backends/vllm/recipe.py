@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from backends import consent, limits, memory, pbtxt
 from backends import gpus as gpu_names
-from backends import limits, memory, pbtxt
 from backends.errors import BadInput
 from backends.fetching import fetch_model
 from backends.images import Recommendation, Suggestion, recommend
@@ -236,20 +236,7 @@ def _weights(spec: Spec, model: Model) -> list[Text]:
                 zh=f"vLLM 不会自行量化到 {spec.precision}，请使用 GPTQ 或 AWQ 权重。",
             )
         )
-    if (model.remote_code or model.tokenizer.remote_code) and not spec.trust_remote_code:
-        reasons.append(
-            Text(
-                en="The model brings code of its own. It runs only with your word: trust_remote_code.",
-                zh="该模型自带代码，只有在您明确同意（trust_remote_code）后才会运行。",
-            )
-        )
-    if model.weight_format == "pickle" and not spec.allow_pickle:
-        reasons.append(
-            Text(
-                en="The weights are pickles, which can hold code. Take safetensors, or allow them: allow_pickle.",
-                zh="权重是 pickle 文件，可能含有代码。请改用 safetensors，或明确允许（allow_pickle）。",
-            )
-        )
+    reasons += consent.missing(spec, model)
     if model.source.kind == "modelscope":
         reasons.append(
             Text(

@@ -22,6 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+from app.alerts import Alert, Thresholds, alerts
 from app.jobs import RunFolder, Worker, hold, to_do
 from app.kept import Kept
 from app.monitor import Monitor, Sampler
@@ -36,12 +37,14 @@ from backends.images import Recommendation
 from backends.memory import Estimate
 from backends.probes import hardware as hardware_probe
 from backends.probes import model as model_probe
+from backends.probes.server import resolved
 from backends.reading import read_json
 from backends.runs import OPEN, LogPage, Run, State, StepView, Summary, Trouble, standings
 from backends.spec import Chat, Endpoint, Frozen, Hardware, Model, ModelSource, Piece, Sources, Spec
 from backends.steps import Ask, Plan, Step, digest, fill_step
 from backends.targets.base import Leftover, Target
 from backends.text import Text
+from backends.watched import Watched, WatchedServer, chosen, may_resolve
 from storage.store import Store
 
 HARDWARE_FRESH_S = 20.0
@@ -72,7 +75,7 @@ class Control(Kept):
         self._targets = targets
         self._hardware: tuple[float, Hardware] | None = None
         self._looking = threading.Lock()
-        self._sampler = Sampler(self.serving, self._memory_mib)
+        self._sampler = Sampler(self.serving, self._memory_mib, self.watched)
 
     # --- looking --------------------------------------------------------------------------------------------------
 
@@ -394,6 +397,17 @@ class Control(Kept):
     def monitor(self) -> Monitor:
         """The newest sample of everything that is watched."""
         return self._sampler.now
+
+    def alerts(self, thresholds: Thresholds | None = None) -> tuple[Alert, ...]:
+        """What of the newest sample should worry a person."""
+        return alerts(self.monitor(), thresholds or Thresholds())
+
+    def add_watched(self, server: WatchedServer) -> Watched:
+        """Watches a Triton server that Slipway did not start. Raises BadInput for a host that may not be looked at."""
+        named = self.settings.watch_hosts
+        may_resolve(server.host, named)
+        address = chosen(server.host, resolved(server.host), named)
+        return self._store.add_watched(f"watch-{secrets.token_hex(4)}", server, address)
 
     # --- what is left behind --------------------------------------------------------------------------------------
 

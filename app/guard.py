@@ -27,7 +27,7 @@ Scope = dict[str, Any]
 COOKIE = "slipway_session"
 LOGIN_PATH = "/slipway/login"
 STYLE_PATH = "/slipway/ui/"
-KEY_PATHS = ("/v1/",)  # where a key stands in for the login
+API_PATH, METRICS_PATH = "/v1/", "/metrics"  # for programs: a key stands in for the login
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 # Doors of Gradio that no page of ours uses: uploads, files, proxying, calls without the page.
 SHUT = (
@@ -160,7 +160,7 @@ class Guard:
             return 404, "There is nothing here.", None
         if scope.get("method") not in SAFE_METHODS and not _same_origin(headers, host):
             return 403, "This request comes from another site.", None
-        open_path = path == LOGIN_PATH or path.startswith((STYLE_PATH, *KEY_PATHS))
+        open_path = path == LOGIN_PATH or path.startswith(STYLE_PATH) or for_programs(path)
         if self._login is not None and not open_path:
             token = cookie(headers.get("cookie", ""), COOKIE)
             if not self._login.knows(token):
@@ -170,7 +170,7 @@ class Guard:
 
     def _needs_key(self, scope: Scope) -> bool:
         """True where only a key helps: the path is for programs, and nobody is logged in."""
-        if not scope["path"].startswith(KEY_PATHS):
+        if not for_programs(scope["path"]):
             return False
         if self._login is None:
             return self._key_always
@@ -200,6 +200,11 @@ def cookie(header: str, name: str) -> str | None:
     except CookieError:
         return None
     return None if morsel is None else morsel.value
+
+
+def for_programs(path: str) -> bool:
+    """True for a path that a key opens; no other path is opened by a key, or without a login."""
+    return path.startswith(API_PATH) or path == METRICS_PATH
 
 
 def bearer(headers: dict[str, str]) -> str:

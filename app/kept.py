@@ -17,6 +17,7 @@ from backends.keys import Key, KeyName, NewKey
 from backends.reading import read
 from backends.spec import Sampling
 from backends.text import Language
+from backends.watched import Watched
 from storage.store import Store
 
 
@@ -53,6 +54,16 @@ class Kept:
     def _file_of(self, run_id: str) -> DeploymentFile:
         limit = deployment_files.EVENT_LIMIT
         return deployment_files.file_of(self._store.run(run_id), self._store.after(run_id, limit=limit))
+
+    # --- servers watched by address -----------------------------------------------------------------------------------
+
+    def watched(self) -> tuple[Watched, ...]:
+        """Every server that is watched by address, oldest first."""
+        return self._store.watched()
+
+    def remove_watched(self, watched_id: str) -> None:
+        """Watches it no longer. Raises NotFound."""
+        self._store.remove_watched(watched_id)
 
     # --- keys of the API ------------------------------------------------------------------------------------------
 

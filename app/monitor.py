@@ -15,8 +15,9 @@ import psutil
 from backends.probes import graphics
 from backends.probes.server import Histogram, Look, look
 from backends.runs import Run
-from backends.spec import Frozen, Gpu
+from backends.spec import Endpoint, Frozen, Gpu
 from backends.transformers import metrics
+from backends.watched import Watched
 
 PERIOD_S = 1.0
 KEPT_S = 900
@@ -75,6 +76,7 @@ class Monitor(Frozen):
     host: HostSample = HostSample()
     gpus: tuple[GpuSample, ...] = ()
     servers: tuple[ServerSample, ...] = ()
+    others: tuple[ServerSample, ...] = ()  # watched by address; `run` is the id under which they are watched
 
 
 class _Past:
@@ -96,11 +98,30 @@ class _Past:
         return {name: tuple(points) for name, points in self.series.items()}
 
 
-class Sampler:
-    """Samples once a second in a thread of its own. `serving` tells whom to watch; `memory_mib` what a run uses."""
+class _Subject(Frozen):
+    """A server to look at, whoever started it."""
 
-    def __init__(self, serving: Callable[[], Sequence[Run]], memory_mib: Callable[[str], float | None]) -> None:
+    id: str
+    name: str
+    engine: str
+    model: str
+    endpoint: Endpoint
+    since: float | None = None  # seconds since the epoch
+    ours: bool = True
+
+
+class Sampler:
+    """Samples once a second in a thread of its own. `serving` and `watched` tell whom to look at; `memory_mib` what a
+    run uses."""
+
+    def __init__(
+        self,
+        serving: Callable[[], Sequence[Run]],
+        memory_mib: Callable[[str], float | None],
+        watched: Callable[[], Sequence[Watched]] = tuple,
+    ) -> None:
         self._serving = serving
+        self._watched = watched
         self._memory = memory_mib
         self._now = Monitor()
         self._host = _Past()
@@ -141,24 +162,25 @@ class Sampler:
     def sample(self) -> Monitor:
         """One sample of everything."""
         now = time.time()
-        runs = [run for run in self._serving() if run.endpoint is not None]
-        looks = list(self._pool.map(self._look, runs))
-        servers = tuple(self._server(run, seen, now) for run, seen in zip(runs, looks, strict=True))
-        self._forget({run.id for run in runs})
+        subjects = [*_running(self._serving()), *_watched(self._watched())]
+        looks = list(self._pool.map(self._look, subjects))
+        samples = [self._server(one, seen, now) for one, seen in zip(subjects, looks, strict=True)]
+        servers = tuple(sample for one, sample in zip(subjects, samples, strict=True) if one.ours)
+        others = tuple(sample for one, sample in zip(subjects, samples, strict=True) if not one.ours)
+        self._forget({one.id for one in subjects})
         memory = psutil.virtual_memory()
         cpu, used = psutil.cpu_percent(), (memory.total - memory.available) / 2**20
         self._host.add(now, cpu_percent=cpu, ram_used_mib=used)
         host = HostSample(
             cpu_percent=cpu, ram_used_mib=used, ram_total_mib=memory.total / 2**20, history=self._host.history()
         )
-        return Monitor(seq=self._now.seq + 1, at=now, host=host, gpus=self._gpu_samples(now), servers=servers)
+        gpus = self._gpu_samples(now)
+        return Monitor(seq=self._now.seq + 1, at=now, host=host, gpus=gpus, servers=servers, others=others)
 
-    def _look(self, run: Run) -> Look:
-        if run.endpoint is None:
-            return Look(ready=False)
-        return look(self._client, run.endpoint)
+    def _look(self, subject: _Subject) -> Look:
+        return look(self._client, subject.endpoint)
 
-    def _server(self, run: Run, seen: Look, now: float) -> ServerSample:
+    def _server(self, run: _Subject, seen: Look, now: float) -> ServerSample:
         past = self._servers.setdefault(run.id, _Past())
         past.seen = time.monotonic()
         earlier = past.looks[0] if past.looks else None
@@ -176,10 +198,10 @@ class Sampler:
         sample = ServerSample(
             run=run.id,
             name=run.name,
-            engine=run.spec.engine,
-            model=run.spec.model.id,
+            engine=run.engine,
+            model=run.model,
             ready=seen.ready,
-            uptime_s=None if run.ready_at is None else now - run.ready_at.timestamp(),
+            uptime_s=None if run.since is None else now - run.since,
             requests=values.get(metrics.FINISHED, values.get("nv_inference_request_success")),
             failures=failures,
             cancelled=values.get(metrics.CANCELLED),
@@ -191,7 +213,7 @@ class Sampler:
             first_token_ms_p95=_ms(first, 0.95),
             queue_ms_p50=_ms(queue, 0.5),
             token_gap_ms_p50=_ms(gap, 0.5),
-            memory_mib=self._memory_of(run.id),
+            memory_mib=self._memory_of(run.id) if run.ours else None,
         )
         past.add(
             now,
@@ -237,6 +259,29 @@ class Sampler:
             past.add(now, memory_used_mib=used, utilisation_percent=load)
             samples.append(GpuSample(gpu=gpu, history=past.history()))
         return tuple(samples)
+
+
+def _running(runs: Sequence[Run]) -> list[_Subject]:
+    return [
+        _Subject(
+            id=run.id,
+            name=run.name,
+            engine=run.spec.engine,
+            model=run.spec.model.id,
+            endpoint=run.endpoint,
+            since=None if run.ready_at is None else run.ready_at.timestamp(),
+        )
+        for run in runs
+        if run.endpoint is not None
+    ]
+
+
+def _watched(watched: Sequence[Watched]) -> list[_Subject]:
+    return [
+        _Subject(id=one.id, name=one.server.name, engine="triton", model=one.server.model, endpoint=one.endpoint,
+                 ours=False)
+        for one in watched
+    ]  # fmt: skip
 
 
 def _rate(name: str, earlier: Look, later: Look, seconds: float) -> float | None:

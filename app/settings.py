@@ -32,6 +32,7 @@ class Settings(Frozen):
     model_roots: tuple[Path, ...] = ()
     password: str | None = Field(default=None, repr=False)
     require_key: bool = False  # the API asks for a key on loopback too; off loopback it always does
+    watch_hosts: tuple[str, ...] = ()  # hosts besides this one whose servers may be watched
     sources: Sources = Sources()
 
     @property
@@ -45,7 +46,8 @@ def settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, st
 
     SLIPWAY_HOME (else the user's data directory), SLIPWAY_HOST, SLIPWAY_PORT, SLIPWAY_LANGUAGE (en, zh),
     SLIPWAY_MODEL_ROOTS (folders, parted as in PATH; else the person's home and the data folder), SLIPWAY_PASSWORD,
-    SLIPWAY_REQUIRE_KEY (1: the API asks for a key on loopback too), and a mirror or proxy for each field of `Sources`:
+    SLIPWAY_REQUIRE_KEY (1: the API asks for a key on loopback too), SLIPWAY_WATCH_HOSTS (names or addresses, parted by
+    commas, whose Triton servers may be watched), and a mirror or proxy for each field of `Sources`:
     SLIPWAY_TORCH_INDEX, SLIPWAY_REGISTRY_MIRROR, SLIPWAY_GIT_MIRROR, SLIPWAY_PIP_INDEX, SLIPWAY_HF_ENDPOINT,
     SLIPWAY_HTTP_PROXY, SLIPWAY_HTTPS_PROXY, SLIPWAY_NO_PROXY (else what pip, the Hugging Face library and curl read).
     Raises BadInput naming the variable or flag.
@@ -63,6 +65,7 @@ def settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, st
         model_roots=tuple(root.absolute() for root in (*roots, *([] if roots else [Path.home()]), home, ASSETS)),
         password=env.get("SLIPWAY_PASSWORD") or None,
         require_key=_yes("require_key", env.get("SLIPWAY_REQUIRE_KEY", "")),
+        watch_hosts=tuple(one.strip() for one in env.get("SLIPWAY_WATCH_HOSTS", "").split(",") if one.strip()),
         sources=_sources(env),
     )
 

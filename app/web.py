@@ -1,8 +1,8 @@
 """The panel's own web server: our routes first, Gradio's page behind them, one gate before all.
 
 Routes: /slipway/ui/… (files of the page), /slipway/stream (what changes, live), /slipway/chat (an answer, streamed),
-/slipway/runs/{run}/log/{step} (a log to read or download), /slipway/login, /slipway/logout, /slipway/health, and the
-OpenAI-compatible API at /v1 (app/api.py).
+/slipway/runs/{run}/log/{step} (a log to read or download), /slipway/login, /slipway/logout, /slipway/health, the
+OpenAI-compatible API at /v1 (app/api.py), and /metrics for Prometheus.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from typing import Any, TypeVar
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.staticfiles import StaticFiles
 
+from app.alerts import Thresholds, alerts
 from app.api import api
 from app.asked import json_body, language_of
 from app.control import Control
 from app.guard import COOKIE, SESSION_S, Guard, Login, cookie
 from app.live import Live, Wanted
+from app.prometheus import exposition
 from app.settings import ASSETS, Settings
 from app.ui import mount
 from app.ui.render import page
@@ -57,6 +60,11 @@ def web(control: Control, settings: Settings, login: Login | None) -> FastAPI:
     @app.get("/slipway/health")
     async def _health() -> dict[str, str]:
         return {"status": "ok"}
+
+    @app.get("/metrics")
+    async def _metrics() -> Response:
+        now = control.monitor()
+        return Response(exposition(now, alerts(now, Thresholds())), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/slipway/stream")
     async def _stream(request: Request) -> StreamingResponse:

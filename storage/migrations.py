@@ -76,6 +76,15 @@ def m004_pins_and_search(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
+@migration
+def m005_watched_servers(db: sqlite3.Connection) -> None:
+    """Servers watched by address."""
+    db.execute(
+        """CREATE TABLE watched_server (
+             id TEXT NOT NULL PRIMARY KEY, server TEXT NOT NULL, address TEXT NOT NULL, added_at TEXT NOT NULL)"""
+    )
+
+
 def migrate(path: Path) -> None:
     """Brings the database at `path` to the newest version, in one transaction, with a copy `.before-N` kept.
 

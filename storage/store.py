@@ -26,9 +26,10 @@ from storage.conversations import Conversations
 from storage.database import changed, now, part_of
 from storage.keys import Keys
 from storage.tables import EventRow, RunRow
+from storage.watched import WatchedServers
 
 
-class Store(Conversations, Keys):
+class Store(Conversations, Keys, WatchedServers):
     """Everything that is remembered below `folder`. Safe from several threads and programs at once."""
 
     # --- runs -----------------------------------------------------------------------------------------------------

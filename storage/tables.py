@@ -89,3 +89,14 @@ class MessageRow(SQLModel, table=True):
     content: str
     figures: str = "{}"
     at: str
+
+
+class WatchedRow(SQLModel, table=True):
+    """One server that Slipway did not start. `server` is JSON, `address` what its host was resolved to."""
+
+    __tablename__ = "watched_server"
+
+    id: str = Field(primary_key=True)
+    server: str
+    address: str
+    added_at: str

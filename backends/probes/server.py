@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import socket
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from backends.spec import Endpoint, Frozen
 
+METRICS_LIMIT = 8 * 1024 * 1024  # bytes; a Triton with a hundred models tells some hundred kilobytes
 Bounds = tuple[tuple[float, float], ...]
 
 
@@ -50,14 +54,35 @@ class Look(Frozen):
     histograms: dict[str, Histogram] = {}
 
 
-def look(client: httpx.Client, endpoint: Endpoint, timeout_s: float = 1.0) -> Look:
-    """Health and metrics. A server that does not answer is not ready; nothing is raised for that."""
+def resolved(host: str) -> tuple[str, ...]:
+    """The addresses of a host, as the system resolves it; empty where it has none."""
     try:
-        ready = client.get(f"{endpoint.http}/v2/health/ready", timeout=timeout_s).status_code == 200
-        text = client.get(f"http://{endpoint.host}:{endpoint.metrics_port}/metrics", timeout=timeout_s).text
-    except httpx.HTTPError:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ()
+    return tuple(dict.fromkeys(str(place[0]) for *_, place in found))
+
+
+def look(client: httpx.Client, endpoint: Endpoint, timeout_s: float = 1.0) -> Look:
+    """Health and metrics. A server that does not answer, or not as Triton does, is not ready; nothing is raised."""
+    try:
+        ready, _ = _get(client, f"{endpoint.http}/v2/health/ready", timeout_s)
+        _, text = _get(client, f"http://{endpoint.host}:{endpoint.metrics_port}/metrics", timeout_s)
+        return Look(ready=ready, **read_metrics(text))
+    except (httpx.HTTPError, ValueError, LookupError):  # the latter two: text that is not Prometheus's
         return Look(ready=False)
-    return Look(ready=ready, **read_metrics(text))
+
+
+def _get(client: httpx.Client, url: str, timeout_s: float) -> tuple[bool, str]:
+    """Whether it answered 200, and its text. Follows no redirect; reads no more and no longer than metrics may take."""
+    deadline = time.monotonic() + 2 * timeout_s
+    body = b""
+    with client.stream("GET", url, timeout=timeout_s, follow_redirects=False) as answer:
+        for part in answer.iter_bytes():
+            body += part
+            if len(body) > METRICS_LIMIT or time.monotonic() > deadline:
+                raise ValueError(f"{url} does not end")
+        return answer.status_code == 200, body.decode("utf-8", "replace")
 
 
 def read_metrics(text: str) -> dict[str, Any]:
@@ -66,6 +91,8 @@ def read_metrics(text: str) -> dict[str, Any]:
     histograms: dict[str, dict[str, Any]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
+            if not math.isfinite(sample.value):
+                continue  # a summary that has counted nothing says NaN
             if family.type == "histogram":
                 _add(histograms.setdefault(family.name, {"buckets": {}}), sample.name, sample.labels, sample.value)
             else:

@@ -44,7 +44,7 @@ def leftovers(engine: Engine, home: Path) -> tuple[Leftover, ...]:
         Leftover(
             kind="image",
             id=str(one["Id"]),
-            name=str((one.get("RepoTags") or [str(one["Id"])[7:19]])[0]),
+            name=_image_name(one),
             bytes=max(0, int(one.get("Size") or 0) - max(0, int(one.get("SharedSize") or 0))),
             run=_label(one, containers.RUN),
         )
@@ -82,6 +82,12 @@ def _size(engine: Engine) -> int:
     with engine.clearly():
         usage = engine.api().df()
     return int(usage.get("LayersSize") or 0) + sum(int(one.get("SizeRw") or 0) for one in usage.get("Containers") or ())
+
+
+def _image_name(image: dict[str, Any]) -> str:
+    """Its first name; a build that was broken off leaves images without one, which the engine calls <none>:<none>."""
+    named = [str(tag) for tag in image.get("RepoTags") or () if "<none>" not in str(tag)]
+    return named[0] if named else str(image["Id"])[7:19]
 
 
 def _label(thing: dict[str, Any], name: str) -> str:

@@ -175,7 +175,8 @@ GUIDED: dict[str, Guided] = {
         LLAMA2, V100, "llama", release="23.10", max_batch=4, max_input=2048, max_output=512
     ),
     "trtllm-004-llama-2-7b-tp2": guided(
-        LLAMA2, A100_X2, "llama", "bf16", release="23.10", tensor_parallel=2, max_batch=8, max_input=2048, max_output=512
+        LLAMA2, A100_X2, "llama", "bf16", release="23.10", tensor_parallel=2, max_batch=8, max_input=2048,
+        max_output=512
     ),
     "trtllm-0.19-llama-3.1-8b-tp2": guided(
         LLAMA3, machine("NVIDIA H100 80GB HBM3", 90, 2, 81_559, "570.124.06"), "llama3", version="0.19.0",

@@ -9,6 +9,7 @@ import pytest
 
 from backends import pbtxt
 from backends.errors import BadInput, CannotDo
+from backends.lint import lint as lint_all
 from backends.steps import fill_step
 from backends.tensorrt_llm import engine_config, filling, lint, placeholders, templates, tokenizer_edits
 from backends.tensorrt_llm.filling import Wanted
@@ -283,3 +284,13 @@ def test_the_llm_apis_repository_says_streaming_in_both_places(tmp_path: Path) -
     told = json.loads((tmp_path / "out/tensorrt_llm/1/model.yaml").read_text(encoding="utf-8"))
     assert config.model_transaction_policy.decoupled and told["triton_config"]["decoupled"]
     assert told["model"] == "/m: #x"
+
+
+def test_slipway_lint_holds_anybodys_repository_to_the_same_rules(
+    case: tuple[str, Path, Wanted, Path], tmp_path: Path
+) -> None:
+    _, template, told, built = case
+    templates.fill(template, told, built, tmp_path / "out")
+    path = tmp_path / "out" / "ensemble" / "config.pbtxt"
+    path.write_text(path.read_text("utf-8").replace(f"max_batch_size: {told.max_batch}", "max_batch_size: 128"))
+    assert any("max_batch_size must be the same in every model" in one.message.en for one in lint_all(tmp_path / "out"))

@@ -165,7 +165,8 @@ def _steps(old: bool) -> list[str]:
             _step("postprocessing", "TOKENS_BATCH=_TOKENS_BATCH", "OUTPUT=text_output"),
         ]
     return [
-        _step("preprocessing", f"{pre_in} END_ID=end_id PAD_ID=pad_id {_PRE}", f"{pre_out} OUT_END_ID=_END OUT_PAD_ID=_PAD"),
+        _step("preprocessing", f"{pre_in} END_ID=end_id PAD_ID=pad_id {_PRE}",
+              f"{pre_out} OUT_END_ID=_END OUT_PAD_ID=_PAD"),
         _step("tensorrt_llm", f"{lengths} end_id=_END pad_id=_PAD {more} {_shared('input')}",
               f"output_ids=_TOKENS_BATCH sequence_length=_LENGTH {_shared('output')}"),
         _step("postprocessing", "TOKENS_BATCH=_TOKENS_BATCH SEQUENCE_LENGTH=_LENGTH", "OUTPUT=text_output"),

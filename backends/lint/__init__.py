@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from backends.lint import configs, ensembles, fastertransformer, python_models
+from backends.lint import configs, ensembles, fastertransformer, python_models, tensorrt_llm
 from backends.lint.finding import Finding
 from backends.lint.reading import Repository, read_repository
 
 __all__ = ["CHECKS", "Finding", "lint", "look"]
 
 Check = Callable[[Repository], Iterator[Finding]]
-CHECKS: tuple[Check, ...] = (configs.check, python_models.check, ensembles.check, fastertransformer.check)
+CHECKS: tuple[Check, ...] = (
+    configs.check,
+    python_models.check,
+    ensembles.check,
+    fastertransformer.check,
+    tensorrt_llm.check,
+)
 
 
 def lint(folder: Path, mounts: Mapping[str, str] | None = None) -> tuple[Finding, ...]:

@@ -24,7 +24,7 @@ from typing import IO
 
 from sqlalchemy.exc import OperationalError
 
-from backends import recipes
+from backends import recipes, restarts
 from backends.errors import SlipwayError, StepFailed, Stopped, Unreachable
 from backends.events import Event, Kind
 from backends.logs import last_lines
@@ -129,6 +129,8 @@ class Worker:
         self._noted: dict[str, float] = {}
         self._current: str | None = None
         self._answer: str | None = None
+        self._ends: list[restarts.End] = []  # of the server, each by itself
+        self._since: float | None = None  # when it began to serve
 
     def work(self) -> State:
         """Carries the run out to its end and returns the state it ends in. The caller holds the run's lock."""
@@ -140,16 +142,14 @@ class Worker:
             adopted = run.state is State.SERVING and self._target.watch(self._id) is None
             if not adopted:
                 self._move(State.RUNNING)
-                for attempt in range(1, PORT_TRIES + 1):
-                    try:
-                        self._carry_out(run, self._endpoint(run))
-                        break
-                    except StepFailed as failed:
-                        if attempt == PORT_TRIES or not _port_taken(failed, run):
-                            raise
+                self._start(run)
             if run.plan.service is None:
                 return self._end(State.DONE)
-            return self._watch()
+            while True:
+                try:
+                    return self._watch()
+                except StepFailed as ended:
+                    self._start_again(run, ended)
         except Stopped:
             self._clear_away()
             return self._end(State.STOPPED)
@@ -172,7 +172,53 @@ class Worker:
 
     # --- the steps ------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, run: Run, endpoint: Endpoint) -> None:
+    def _start(self, run: Run, kept: Endpoint | None = None) -> None:
+        """Carries out all steps; on `kept` ports where a server that ended is started again there, without a word on
+        what is done already."""
+        for attempt in range(1, PORT_TRIES + 1):
+            endpoint = kept if kept is not None and attempt == 1 else self._endpoint(run)
+            try:
+                self._carry_out(run, endpoint, quiet=kept is not None)
+                return
+            except StepFailed as failed:
+                if attempt == PORT_TRIES or not _port_taken(failed, run):
+                    raise
+
+    def _start_again(self, run: Run, ended: StepFailed) -> None:
+        """Starts a server that ended by itself again, as the spec asks. Raises what ended it where that is not wanted,
+        and with its cause where it would only end again; Stopped."""
+        step = run.plan.service
+        wanted = run.spec.restart == "on-failure" and ended.exit_status != 0  # 0: somebody asked it to end
+        while step is not None and wanted:
+            served_s = 0.0 if self._since is None else time.monotonic() - self._since
+            self._since = None
+            self._ends.append(restarts.End(cause=restarts.cause_of(ended), served_s=served_s))
+            seconds = restarts.wait_s(self._ends)
+            if seconds is None:
+                ended = restarts.loop(ended)
+                self._tell([Event(step=step.id, kind=Kind.FAILED, text=ended.message, hint=ended.hint)])
+                break
+            self._say(step, Kind.NOTE, restarts.note(ended, seconds))
+            self._clear_away()
+            self._move(State.RUNNING)
+            self._pause(seconds)
+            self._noted["restarts"] = float(len(self._ends))
+            try:
+                self._start(run, self._store.run(self._id).endpoint)
+                return
+            except StepFailed as failed:
+                ended = failed
+        raise ended
+
+    def _pause(self, seconds: float) -> None:
+        """Waits; raises Stopped as soon as a person asks."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self._asked_to_stop():
+                raise Stopped
+            self._stop.wait(min(WATCH_S, seconds))
+
+    def _carry_out(self, run: Run, endpoint: Endpoint, quiet: bool = False) -> None:
         places = self._target.places(self._id, endpoint, run.spec.bind)
         places["lock"] = os.urandom(16).hex()
         steps = [fill_step(step, places) for step in run.plan.steps]
@@ -190,15 +236,18 @@ class Worker:
             )
             with self._alone(step, prints[step.id]):
                 if self._stamps.has(step, prints[step.id], self._target):
-                    self._say(step, Kind.SKIPPED, _SKIPPED)
+                    if not quiet:
+                        self._say(step, Kind.SKIPPED, _SKIPPED)
                     continue
                 self._one(step, work)
                 self._stamps.add(step, prints[step.id], self._id)
 
     def _one(self, step: Step, work: Work) -> None:
         started = time.monotonic()
-        self._say(step, Kind.STARTED)
+        # The log of all starts stays one file that only grows: every viewer stands at a byte of it, and a file that is
+        # moved away under a viewer would make it miss or repeat lines. Each start says where in the file it begins.
         work.log.touch()
+        self._tell([Event(step=step.id, kind=Kind.STARTED, data={"log_from": work.log.stat().st_size})])
         try:
             for event in self._target.carry_out(step, work):
                 self._tell([event])
@@ -269,6 +318,7 @@ class Worker:
             if service is not None:
                 self._noted |= recipes.measured(run.spec.engine, last_lines(self._folder.log(service.id), 1000))
             self._move(State.SERVING, answer=self._answer, measured=self._noted)
+        self._since = time.monotonic()
         self._current = service.id if service else None
         while True:
             status = self._target.watch(self._id)

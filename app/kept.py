@@ -42,6 +42,15 @@ class Kept:
         one, other = (deployment_files.file_of(self._store.run(one)) for one in (run_id, other_id))
         return deployment_files.compare(one, other)
 
+    def log_starts(self, run_id: str, step_id: str) -> tuple[tuple[int, int | None], ...]:
+        """Where in its log each start of a step begins and ends, in bytes, the newest first; its end is None.
+
+        `log(run, step, begin, end - begin)` is what a start before wrote.
+        """
+        told = [event.data.get("log_from") for event in self._store.after(run_id) if event.step == step_id]
+        begins = [begin for begin in told if isinstance(begin, int)]
+        return tuple(zip(reversed(begins), (None, *reversed(begins[1:])), strict=True))
+
     def export_deployment(self, run_id: str) -> str:
         """A deployment as one JSON file: spec, plan, events, forecast, measured. Raises NotFound."""
         return self._file_of(run_id).model_dump_json(indent=2) + "\n"

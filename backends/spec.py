@@ -278,7 +278,7 @@ class VllmOptions(Frozen):
 
 
 Template = Literal["auto", "raw", "chatml", "llama2", "atom"]
-"""How a conversation becomes a prompt: the tokenizer's own template, none, or one of those written in `backends.prompts`."""
+"""How a conversation becomes a prompt: the tokenizer's own template, none, or one written in `backends.prompts`."""
 
 
 class FasterTransformerOptions(Frozen):
@@ -326,6 +326,7 @@ class Spec(Frozen):
     allow_pickle: bool = False
     bind: Literal["127.0.0.1", "0.0.0.0"] = "127.0.0.1"  # noqa: S104  loopback unless a person asks
     ports: Ports = Ports()
+    restart: Literal["no", "on-failure"] = "no"  # whether a server that ended by itself is started again
     image: str | None = None
     fastertransformer: FasterTransformerOptions | None = None
     tensorrt_llm: TensorRtLlmOptions | None = None

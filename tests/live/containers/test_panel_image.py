@@ -22,7 +22,7 @@ pytestmark = pytest.mark.live
 
 @pytest.mark.timeout(1200)  # its first build installs all that the panel needs; Docker keeps that layer
 def test_the_panels_own_image_serves_and_reaches_docker_by_the_socket_it_is_given(image, engine, tmp_path) -> None:
-    root = Path(__file__).resolve().parent.parent.parent
+    root = Path(__file__).resolve().parents[3]
     arguments = {"BASE": stand_in.python(), "PIP_CERT": "/etc/ssl/certs/ca-certificates.crt"}
     options = {"rm": True, "network_mode": "host", "buildargs": arguments}
     built, _ = engine.images.build(path=str(root), tag="slipway.test/panel:1", **options)

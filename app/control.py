@@ -27,6 +27,7 @@ from app.jobs import RunFolder, Worker, hold, to_do
 from app.kept import Kept
 from app.monitor import Monitor, Sampler
 from app.settings import ASSETS, PROJECT, Settings
+from app.shelf import Shelf
 from backends import client, engines, fitting, images, logs, memory, recipes
 from backends import script as scripts
 from backends.engines import Recommended, Way
@@ -75,6 +76,7 @@ class Control(Kept):
         self._targets = targets
         self._hardware: tuple[float, Hardware] | None = None
         self._looking = threading.Lock()
+        self.shelf = Shelf(settings, self._folders_in_use)
         self._sampler = Sampler(self.serving, self._memory_mib, self.watched)
 
     # --- looking --------------------------------------------------------------------------------------------------
@@ -427,6 +429,12 @@ class Control(Kept):
         with contextlib.suppress(Unreachable):
             return self._targets[self._store.run(run_id).spec.target].find(run_id).memory_mib
         return None
+
+    def _folders_in_use(self) -> tuple[str, ...]:
+        """Folders that a container of an open run reads."""
+        plans = [run.plan for run in self.open_runs()]
+        boxes = [plan.service.container for plan in plans if plan.service is not None]
+        return tuple(mount.source for box in boxes if box is not None for mount in box.mounts)
 
     def _recover_forever(self) -> None:
         """A worker may die while the panel is open too."""

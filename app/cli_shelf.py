@@ -1,0 +1,92 @@
+"""`slipway lint` and `slipway engines`: what lies on disk, on the command line."""
+
+from __future__ import annotations
+
+import argparse
+
+from app import terminal
+from app.control import Control
+from backends.errors import BadInput
+from backends.lint.finding import Finding
+from backends.tensorrt_llm.engine_store import EngineView
+from backends.text import Language, Text
+
+_CLEAN = Text(en="Nothing is wrong.", zh="未发现问题。")
+_NONE = Text(en="No engine is kept.", zh="没有保存的引擎。")
+_WHOLE = Text(en="It is whole.", zh="引擎完整。")
+_FREED = Text(en="Removed; {mib:,} MiB are free again.", zh="已删除，释放 {mib:,} MiB。")
+
+
+def lint_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `slipway lint` takes."""
+    parser.add_argument("path", metavar="PATH", help="a model repository")
+
+
+def lint(given: argparse.Namespace, control: Control, language: Language) -> int:
+    """Prints each finding; exit status 1 where one of them is an error."""
+    found = control.shelf.lint(given.path)
+    if given.json:
+        terminal.print_json([finding.model_dump(mode="json") for finding in found])
+    else:
+        print("\n".join(_finding(one, language) for one in found) or _CLEAN.of(language))
+    return int(any(finding.severity == "error" for finding in found))
+
+
+def engines_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `slipway engines` takes."""
+    acts = ("list", "check", "remove", "register")
+    parser.add_argument("act", nargs="?", choices=acts, default="list", help="list is the default")
+    parser.add_argument("which", nargs="?", metavar="NAME|FOLDER", help="a kept engine; register: an engine's folder")
+    parser.add_argument("--model", help="register: the model that the engine was built from")
+
+
+def engines(given: argparse.Namespace, control: Control, language: Language) -> int:
+    """Lists, checks, removes, registers. `check` ends with 1 where the engine would not run."""
+    if given.act == "list":
+        found = control.shelf.engines()
+        if given.json:
+            terminal.print_json([view.model_dump(mode="json") for view in found])
+        else:
+            print("\n".join(_engine(view, language) for view in found) or _NONE.of(language))
+        return 0
+    if not given.which or (given.act == "register" and not given.model):
+        raise BadInput(
+            "engines",
+            Text(en=f"engines {given.act}: a word is missing.", zh=f"engines {given.act}：缺少一个参数。"),
+            Text(
+                en="Write: engines check NAME, engines remove NAME, or engines register FOLDER --model MODEL.",
+                zh="写法：engines check 名称，engines remove 名称，或 engines register 目录 --model 模型。",
+            ),
+        )
+    if given.act == "register":
+        view = control.shelf.register(given.which, given.model)
+        if given.json:
+            terminal.print_json(view)
+        else:
+            print(_engine(view, language))
+        return 0
+    if given.act == "remove":
+        freed_mib = control.shelf.remove(given.which)
+        if given.json:
+            terminal.print_json({"freed_mib": freed_mib})
+        else:
+            print(_FREED.of(language).format(mib=freed_mib))
+        return 0
+    compared = control.shelf.check(given.which)
+    if given.json:
+        terminal.print_json(compared)
+    else:
+        lines = [text.of(language) for text in (*compared.refusals, *compared.cautions)]
+        print("\n".join(lines) or _WHOLE.of(language))
+    return int(bool(compared.refusals))
+
+
+def _finding(one: Finding, language: Language) -> str:
+    where = ":".join(str(part) for part in (one.file, one.line, one.field) if part is not None)
+    return f"{one.severity}  {where}: {one.message.of(language)}\n       {one.hint.of(language)}"
+
+
+def _engine(view: EngineView, language: Language) -> str:
+    state = "" if view.problem is None else f"  {view.problem.of(language)}"
+    model = view.stamp.model if view.stamp else "–"
+    return f"{view.name}  {view.size_mib:,} MiB  {model}{state}"

@@ -1,0 +1,60 @@
+"""The use cases about what lies on disk: kept engines, and the check of model repositories that people have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from app.settings import Settings
+from backends.errors import BadInput
+from backends.lint import lint
+from backends.lint.finding import Finding
+from backends.tensorrt_llm import engine_store
+from backends.tensorrt_llm.engine_store import EngineView
+from backends.tensorrt_llm.stamps import Comparison, Stamp
+from backends.text import Text
+
+
+class Shelf:
+    """Kept engines below the data folder. `in_use` gives the folders that running servers read."""
+
+    def __init__(self, settings: Settings, in_use: Callable[[], Sequence[str]]) -> None:
+        self._settings = settings
+        self._in_use = in_use
+
+    def engines(self) -> tuple[EngineView, ...]:
+        """Every kept engine, looked at now."""
+        return engine_store.engines(self._settings.home)
+
+    def check(self, name: str) -> Comparison:
+        """Whether a kept engine is whole. Raises NotFound."""
+        return engine_store.check(self._settings.home, name)
+
+    def remove(self, name: str) -> int:
+        """Removes a kept engine; the MiB that it freed. Raises NotFound, Conflict where a server reads it."""
+        return engine_store.remove(self._settings.home, name, self._in_use())
+
+    def register(self, folder: str, model: str) -> EngineView:
+        """Takes an engine that a person has into the list; it stays where it is. Raises BadInput."""
+        return engine_store.register(self._settings.home, self._folder(folder), Stamp(model=model))
+
+    def lint(self, folder: str) -> tuple[Finding, ...]:
+        """What is wrong in a model repository: file, field, what, how to mend. Raises BadInput."""
+        return lint(self._folder(folder))
+
+    def _folder(self, given: str) -> Path:
+        """The folder, where it is one and lies under an allowed root."""
+        path = Path(given).expanduser().resolve()
+        if not path.is_dir():
+            raise BadInput("path", Text(en=f"path: {given} is not a folder.", zh=f"path：{given} 不是目录。"))
+        roots = [root.resolve() for root in self._settings.model_roots]
+        if not any(path.is_relative_to(root) for root in roots):
+            raise BadInput(
+                "path",
+                Text(en=f"path: {path} lies outside the allowed folders.", zh=f"path：{path} 不在允许的目录内。"),
+                Text(
+                    en=f"Allowed: {', '.join(map(str, roots))}. SLIPWAY_MODEL_ROOTS sets them.",
+                    zh=f"允许的目录：{'、'.join(map(str, roots))}，由 SLIPWAY_MODEL_ROOTS 设置。",
+                ),
+            )
+        return path

@@ -48,7 +48,7 @@ async def stream(
             "inputs": [_input(tensor) for tensor in inputs],
             "outputs": [aio.InferRequestedOutput(name) for name in outputs] or None,
             "request_id": request_id,
-        } | ({"enable_empty_final_response": True} if final_flag else {})
+        } | ({"parameters": {"triton_enable_empty_final_response": True}} if final_flag else {})  # aio lacks the option
         if final_flag:
             await over.wait()  # the stream stays open for the answers; its end is ours to say
 

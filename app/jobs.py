@@ -6,6 +6,7 @@ lives (the kernel lets go of it at any death), carries the plan out step by step
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import hashlib
@@ -159,7 +160,7 @@ class Worker:
         except SlipwayError as failed:
             self._clear_away()
             return self._fail(failed)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             # A fault of ours. The run must not look alive for it, so it ends, and worker.log tells where it was.
             log.exception("the worker of %s failed", self._id)
             self._clear_away()

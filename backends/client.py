@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ _NUMPY: dict[str, Any] = {
     "BYTES": np.object_,
 }  # fmt: skip
 _requests = itertools.count(1)
+_UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 Responses = AsyncIterator[dict[str, Tensor]]
 
@@ -35,51 +35,64 @@ async def stream(
     Works for decoupled and other models. Closing the iterator cancels the request on the server. Raises Unreachable
     where no server answers, Refused with the server's words where it refuses or fails the request.
     """
-    from tritonclient.grpc import aio
-    from tritonclient.utils import InferenceServerException
+    # The generated stub, not the library's client: that one can neither ask for empty final responses on its
+    # asynchronous side nor send the parameter that asks for them (it is a reserved name there).
+    import grpc
+    from tritonclient.grpc import InferResult, service_pb2_grpc
 
-    client = aio.InferenceServerClient(endpoint.grpc)
     over = asyncio.Event()
-    request_id = str(next(_requests))
 
-    async def one_request() -> AsyncIterator[dict[str, Any]]:
-        yield {
-            "model_name": endpoint.model,
-            "inputs": [_input(tensor) for tensor in inputs],
-            "outputs": [aio.InferRequestedOutput(name) for name in outputs] or None,
-            "request_id": request_id,
-        } | ({"parameters": {"triton_enable_empty_final_response": True}} if final_flag else {})  # aio lacks the option
+    async def one_request() -> AsyncIterator[Any]:
+        yield _request(endpoint.model, inputs, outputs, final_flag)
         if final_flag:
             await over.wait()  # the stream stays open for the answers; its end is ours to say
 
-    responses = client.stream_infer(one_request())
-    try:
-        async for result, error in responses:
-            if error is not None:
-                raise _refused(error)
-            response = result.get_response()
-            tensors = {output.name: _tensor(result, output) for output in response.outputs}
-            if tensors:
-                yield tensors
-            if final_flag and response.parameters["triton_final_response"].bool_param:
-                return
-    except InferenceServerException as error:
-        raise _refused(error) from error
-    finally:
-        over.set()
-        with contextlib.suppress(Exception):  # the call may already be over; there is nothing left to cancel then
+    async with grpc.aio.insecure_channel(endpoint.grpc, options=_UNLIMITED) as channel:
+        responses = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(one_request())
+        try:
+            async for response in responses:
+                if response.error_message:
+                    raise Refused(response.error_message)
+                told = response.infer_response
+                result = InferResult(told)
+                tensors = {output.name: _tensor(result, output) for output in told.outputs}
+                if tensors:
+                    yield tensors
+                if final_flag and told.parameters["triton_final_response"].bool_param:
+                    return
+        except grpc.aio.AioRpcError as error:
+            raise _refused(error) from error
+        finally:
+            over.set()
             responses.cancel()
-        await client.close()
 
 
-def _input(tensor: Tensor) -> Any:
-    from tritonclient.grpc import InferInput
+def _request(model: str, inputs: Sequence[Tensor], outputs: Sequence[str], final_flag: bool) -> Any:
+    """The message of one request, its values as Triton's raw bytes."""
+    from tritonclient.grpc import service_pb2
+
+    request = service_pb2.ModelInferRequest(model_name=model, id=str(next(_requests)))
+    for tensor in inputs:
+        request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        request.raw_input_contents.append(_raw(tensor))
+    for name in outputs:
+        request.outputs.add(name=name)
+    if final_flag:
+        request.parameters["triton_enable_empty_final_response"].bool_param = True
+    return request
+
+
+def _raw(tensor: Tensor) -> bytes:
+    from tritonclient.utils import serialize_byte_tensor
 
     values: list[Any] = list(tensor.values)
     if tensor.datatype == "BYTES":
         values = [value.encode() if isinstance(value, str) else value for value in values]
     array = np.array(values, dtype=_NUMPY[tensor.datatype]).reshape(tensor.shape)
-    return InferInput(tensor.name, list(tensor.shape), tensor.datatype).set_data_from_numpy(array)
+    if tensor.datatype == "BYTES":
+        packed = serialize_byte_tensor(array)
+        return bytes(packed.item()) if packed.size else b""
+    return array.tobytes()
 
 
 def _tensor(result: Any, output: Any) -> Tensor:
@@ -89,11 +102,12 @@ def _tensor(result: Any, output: Any) -> Tensor:
 
 
 def _refused(error: Any) -> SlipwayError:
-    status = str(error.status() or "")
-    words = str(error.message() or error)
-    if "UNAVAILABLE" in status and any(sign in words for sign in ("connect", "Connection", "Socket closed")):
+    """A broken call in words: the server is away, or it refused the call as a whole."""
+    import grpc
+
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
         return Unreachable(
             Text(en="The server does not answer.", zh="服务没有响应。"),
             Text(en="See whether it still runs on the Monitor page.", zh="请在“监控”页查看它是否仍在运行。"),
         )
-    return Refused(words)
+    return Refused(str(error.details() or error.code()))

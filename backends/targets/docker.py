@@ -211,6 +211,7 @@ class DockerTarget:
                 time.sleep(waiting.LOOK_S)
             with_docker = state is not None and self._ended_with_docker(work.run, state)
             self._finish(container, work.log, secrets)
+            yield from waiting.news(step, watch)  # what its last lines told
         finally:
             self._end(container, TASK_PATIENCE_S, work)
         if state is None:

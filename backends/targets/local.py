@@ -219,6 +219,7 @@ class LocalTarget:
                 processes.end(processes.family(child.pid), TASK_PATIENCE_S)
             child.wait()
             pump.join(timeout=5)
+        yield from waiting.news(step, watch)  # what its last lines told
         if child.returncode != 0:
             raise waiting.failed(step.argv[0], child.returncode, work.log)
         missing = waiting.missing_output(step, work.log)

@@ -171,17 +171,17 @@ def test_faq_questions_are_answered_exactly(percent_of: Callable[[str], float], 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_most_phrasings_never_seen_are_understood(percent_of: Callable[[str], float], language: str) -> None:
-    assert percent_of(f"held_out_{language}") >= 80
+    assert percent_of(f"held_out_{language}") >= 70
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_most_off_topic_questions_get_i_do_not_know(percent_of: Callable[[str], float], language: str) -> None:
-    assert percent_of(f"unknown_{language}") >= 85
+    assert percent_of(f"unknown_{language}") >= 75
 
 
 @pytest.mark.parametrize("situation", ["history_1", "history_3", "with_system"])
 def test_history_and_system_message_do_no_harm(percent_of: Callable[[str], float], situation: str) -> None:
-    assert percent_of(situation) >= 90
+    assert percent_of(situation) >= 85
 
 
 def test_the_kept_figures_are_those_measured_now(percent_of: Callable[[str], float]) -> None:

@@ -282,7 +282,7 @@ Template = Literal["auto", "raw", "chatml", "llama2", "atom"]
 
 
 class FasterTransformerOptions(Frozen):
-    """What only FasterTransformer asks. In place of a step a person may name what is there already; it is checked first.
+    """What only FasterTransformer asks. In place of a step a person may name what is there; it is checked first.
 
     `tensor_parallel` None: the number of GPUs over `pipeline_parallel`. `decoupled`, `autotune` None: as the family's
     guide. Sizes of autotuning are those of the requests that count: its entries are used for the same sizes only.

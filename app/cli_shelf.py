@@ -20,11 +20,13 @@ _FREED = Text(en="Removed; {mib:,} MiB are free again.", zh="已删除，释放 
 def lint_arguments(parser: argparse.ArgumentParser) -> None:
     """What `slipway lint` takes."""
     parser.add_argument("path", metavar="PATH", help="a model repository")
+    words = "a folder of this machine and the path at which the server sees it; may be repeated"
+    parser.add_argument("--mount", action="append", default=[], metavar="FOLDER:PATH", help=words)
 
 
 def lint(given: argparse.Namespace, control: Control, language: Language) -> int:
     """Prints each finding; exit status 1 where one of them is an error."""
-    found = control.shelf.lint(given.path)
+    found = control.shelf.lint(given.path, given.mount)
     if given.json:
         terminal.print_json([finding.model_dump(mode="json") for finding in found])
     else:

@@ -38,9 +38,22 @@ class Shelf:
         """Takes an engine that a person has into the list; it stays where it is. Raises BadInput."""
         return engine_store.register(self._settings.home, self._folder(folder), Stamp(model=model))
 
-    def lint(self, folder: str) -> tuple[Finding, ...]:
-        """What is wrong in a model repository: file, field, what, how to mend. Raises BadInput."""
-        return lint(self._folder(folder))
+    def lint(self, folder: str, mounts: Sequence[str] = ()) -> tuple[Finding, ...]:
+        """What is wrong in a model repository: file, field, what, how to mend. Raises BadInput.
+
+        Each of `mounts` is FOLDER:PATH: a folder here, and the path at which the server sees it.
+        """
+        seen: dict[str, str] = {}
+        for mount in mounts:
+            here, colon, there = mount.rpartition(":")
+            if not colon or not here or not there.startswith("/"):
+                raise BadInput(
+                    "mount",
+                    Text(en=f"mount: “{mount}” is not FOLDER:PATH.", zh=f"mount：“{mount}”不是 目录:路径。"),
+                    Text(en="Write it as /data/models:/models.", zh="写法如 /data/models:/models。"),
+                )
+            seen[there] = str(self._folder(here))
+        return lint(self._folder(folder), seen)
 
     def _folder(self, given: str) -> Path:
         """The folder, where it is one and lies under an allowed root."""

@@ -139,3 +139,18 @@ def test_inspect_tells_facts_memory_and_ways(home: Path) -> None:
     assert told["model"]["architecture"] == "LlamaForCausalLM"
     assert told["memory"]["verdict"] in ("fits", "tight", "over")
     assert told["ways"][0]["engine"] == "transformers"
+
+
+def test_lint_finds_and_mounts_are_understood(home: Path, tmp_path: Path) -> None:
+    model = tmp_path / "repository" / "m"
+    model.mkdir(parents=True)
+    (model / "config.pbtxt").write_text('name: "other"\nbackend: "python"\n')
+    roots = {"SLIPWAY_MODEL_ROOTS": str(tmp_path)}
+    done = slipway("lint", str(tmp_path / "repository"), "--json", home=home, **roots)
+    assert done.returncode == 1
+    assert any(finding["file"].startswith("m") for finding in json.loads(done.stdout))
+    wrong = slipway("lint", str(tmp_path / "repository"), "--mount", "nonsense", home=home, **roots)
+    assert wrong.returncode == 2
+    assert "mount" in wrong.stderr
+    assert slipway("lint", "/etc", home=home, **roots).returncode == 2
+    assert slipway("engines", "check", "none", home=home).returncode == 4

@@ -47,9 +47,9 @@ def served(live_control: Control) -> Iterator[Run]:
     gone(live_control, run)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[object]:
-    """One Chromium for all tests of the page."""
+    """One Chromium for the tests of a module: while it is open an event loop runs in this thread, and none may beside."""
     from playwright.sync_api import sync_playwright
 
     from tests.live.browser import FLAGS

@@ -49,7 +49,7 @@ def served(live_control: Control) -> Iterator[Run]:
 
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[object]:
-    """One Chromium for the tests of a module: while it is open an event loop runs in this thread, and none may beside."""
+    """One Chromium for the tests of a module: while it is open an event loop runs, and no other may in this thread."""
     from playwright.sync_api import sync_playwright
 
     from tests.live.browser import FLAGS

@@ -2,7 +2,8 @@
 
     python scripts/bench/engine_cpu.py --runtime FOLDER [--model FOLDER]
 
-The same server holds the model twice: once decoding chats together, once one at a time, so the ratio is of one run.
+The same server holds the model twice: once decoding chats together, once one at a time, so the ratio is of one run. The
+same engine without Triton (engine_alone.py) is measured in turns with the idle server's.
 Without --model, a random model of the demo model's shape is made.
 """
 
@@ -22,6 +23,7 @@ import engine_server
 
 HERE = Path(__file__).parent
 RATIO, NEWCOMER_MS = 2.5, 50.0
+TO_ALONE = {1: 0.9, 16: 0.8}  # streams to the least share of the engine's own rate that Triton may leave
 
 
 def ask(port: int, model: str, **options: object) -> dict[str, Any]:
@@ -36,6 +38,18 @@ def ask(port: int, model: str, **options: object) -> dict[str, Any]:
 def rate(port: int, model: str, **options: object) -> float:
     """The median tokens a second of several runs."""
     return statistics.median(run["rate"] for run in ask(port, model, **options)["runs"])
+
+
+def share_of_alone(python: Path, model: Path, port: int, streams: int, **options: object) -> float:
+    """Tokens a second through Triton to those of the engine without Triton, the median of three turns of both."""
+    command = [str(python), str(HERE / "engine_alone.py"), f"--model={model}", f"--streams={streams}"]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    shares = []
+    for _ in range(3):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+        alone = statistics.median(run["rate"] for run in json.loads(done.stdout)["runs"])
+        shares.append(rate(port, "together", streams=streams, **options) / alone)
+    return statistics.median(shares)
 
 
 def line(name: str, value: float, target: float, *, at_most: bool = False) -> str:
@@ -74,10 +88,15 @@ def main() -> None:
             many = rate(port, "together", streams=16, **common)
             singly = rate(port, "singly", streams=16, **(common | {"repeat": 1}))
             first = ask(port, "together", streams=8, newcomers=10, tokens=400, **said)["first_s"]
+            python = arguments.runtime / "bin" / "python3"
+            alike = {"tokens": arguments.tokens, "repeat": arguments.repeat, "prompt": "x" * 32}
+            shares = {streams: share_of_alone(python, model, port, streams, **alike) for streams in TO_ALONE}
     print(f"engine_cpu_1_stream_tokens_per_s {one:.0f} - -")
     print(f"engine_cpu_16_streams_tokens_per_s {many:.0f} - -")
     print(f"engine_cpu_one_at_a_time_tokens_per_s {singly:.0f} - -")
     print(line("engine_cpu_16_streams_to_one_at_a_time", many / singly, RATIO))
+    for streams, share in shares.items():
+        print(line(f"engine_cpu_{streams}_streams_triton_to_no_triton", share, TO_ALONE[streams]))
     print(line("engine_cpu_newcomer_first_token_ms", statistics.median(first) * 1000, NEWCOMER_MS, at_most=True))
 
 

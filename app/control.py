@@ -41,6 +41,7 @@ from backends.probes import model as model_probe
 from backends.probes.server import resolved
 from backends.reading import read_json
 from backends.runs import OPEN, LogPage, Run, State, StepView, Summary, Trouble, standings
+from backends.sources import applied
 from backends.spec import Chat, Endpoint, Frozen, Hardware, Model, ModelSource, Piece, Sources, Spec
 from backends.steps import Ask, Plan, Step, digest, fill_step
 from backends.targets.base import Leftover, Target
@@ -50,6 +51,7 @@ from storage.store import Store
 
 HARDWARE_FRESH_S = 20.0
 RECOVER_S = 3.0
+ENDING_S = 5.0  # how long a worker takes from its last word to its end
 log = logging.getLogger(__name__)
 DEMO = Spec(model=ModelSource(kind="demo"), name="demo")
 
@@ -125,11 +127,13 @@ class Control(Kept):
         plan = recipes.plan(spec, hardware, model, self.sources)
         estimate = memory.estimate(spec, hardware, model)
         notes = plan.notes if estimate.verdict != "over" else (*plan.notes, _OVER)
-        return plan.model_copy(update={"memory_mib": estimate.needed_mib or None, "notes": notes})
+        told = {"memory_mib": estimate.needed_mib or None, "notes": notes, "hardware": hardware}
+        return plan.model_copy(update=told)
 
     def setup_plan(self) -> Plan:
         """Only the steps that make the embedded runtime."""
-        return recipes.setup(self.detect(), self.sources)
+        hardware = self.detect()
+        return recipes.setup(hardware, self.sources).model_copy(update={"hardware": hardware})
 
     def to_do(self, plan: Plan) -> tuple[Step, ...]:
         """The steps that a run would carry out now; the others are found done."""
@@ -188,13 +192,18 @@ class Control(Kept):
     def resume(self, run_id: str) -> Run:
         """Another attempt at a run that failed, was stopped or lost; steps already done are skipped.
 
-        Raises NotFound, Conflict where it is open or its name is taken.
+        Raises NotFound, Conflict where it is open or its name is taken, CannotDo where this machine has changed so that
+        it can no longer be.
         """
         run = self._store.run(run_id)
-        plan = self.setup_plan() if run.plan.service is None else self.plan(run.spec)
+        plan = self._again(run.plan)
         folder = RunFolder(self.settings.home, run_id)
         folder.make()
         held = hold(folder.lock)
+        until = time.monotonic() + ENDING_S
+        while held is None and run.state.can_resume() and time.monotonic() < until:
+            time.sleep(0.05)  # its worker has said its last word and is about to be gone
+            held = hold(folder.lock)
         if held is not None:
             with held:
                 if self._store.reopen(run_id, plan):
@@ -205,6 +214,21 @@ class Control(Kept):
             Text(en="`slipway list` shows what is open.", zh="`slipway list` 可查看进行中的部署。"),
             "run",
         )
+
+    def _again(self, plan: Plan) -> Plan:
+        """A run's plan for another attempt: made anew for the machine that it was made for, so that a later version of
+        Slipway, other weights and other mirrors count. A plan that was handed in stays as it is, but for the mirrors;
+        so does one whose model's hub does not answer now.
+        """
+        stored, here = applied(plan, self.sources), self.detect()
+        if plan.hardware is None:
+            return stored
+        if plan.service is None:
+            return self.setup_plan()
+        try:
+            return self.plan(plan.spec, here if plan.hardware.hostname == here.hostname else plan.hardware)
+        except Unreachable:
+            return stored
 
     def stop(self, run_id: str) -> Run:
         """Asks a run to end; silent where it has ended. It is over within seconds: `wait` tells when."""

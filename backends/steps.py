@@ -18,7 +18,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field
 
 from backends.errors import BadInput
-from backends.spec import Chat, Frozen, Spec
+from backends.spec import Chat, Frozen, Hardware, Spec
 from backends.text import Text
 
 PLACES = (
@@ -179,6 +179,7 @@ class Plan(Frozen):
     steps: tuple[Step, ...]
     memory_mib: int | None = None  # forecast of what the server will use, on its GPUs or, without one, of RAM
     notes: tuple[Text, ...] = ()  # what is unusual, or differs from what a guide says, and why
+    hardware: Hardware | None = None  # the machine that it was made for; None: it was made by hand, and stays as it is
 
     @property
     def service(self) -> Service | None:

@@ -16,14 +16,17 @@ import pytest
 
 from app.__main__ import control as make_control
 from app.control import Control
-from app.jobs import RunFolder, Worker, hold
+from app.jobs import RunFolder, Worker
 from backends.errors import Conflict
 from backends.runs import State
+from backends.spec import FasterTransformerOptions, ModelSource, Spec
 from backends.steps import Plan, Service, Task
 from backends.text import same
 from tests.conftest import until
+from tests.guides import RTX_3090_X2
 from tests.plans import plan, python
 from tests.test_local_target import SERVER
+from tests.upstream import tiny_llama
 
 ROOT = Path(__file__).resolve().parent.parent
 GATE = (
@@ -97,19 +100,36 @@ def test_a_step_that_fails_ends_the_run_and_says_why(control: Control) -> None:
     assert [view.standing for view in control.steps(run.id)] == ["failed", "waiting"]
 
 
-def test_a_failed_run_goes_on_from_the_step_that_failed(control: Control, home: Path) -> None:
-    code = f"import pathlib, sys; sys.exit(0 if pathlib.Path({str(home / 'open')!r}).exists() else 1)"
-    run = control.start_plan(plan(python("one", "print('once')"), python("two", code))).run
+def test_a_failed_run_goes_on_from_the_step_that_failed_with_the_plan_that_was_handed_in(
+    control: Control, home: Path
+) -> None:
+    first = python("first", "print('once')")
+    second = python(
+        "second", f"import pathlib, sys; sys.exit(0 if pathlib.Path({str(home / 'open')!r}).exists() else 7)"
+    )
+    handed_in = plan(first, second)
+    run = control.start_plan(handed_in).run
     assert over(control, run.id) is State.FAILED
     open_gate(home)
-    assert control._store.reopen(run.id, run.plan)
-    folder = RunFolder(home, run.id)
-    until(lambda: (held := hold(folder.lock)) and not held.close(), 5, "the worker to let go")
-    with hold(folder.lock) as held:
-        control._spawn(run.id, held)
+    assert control.resume(run.id).plan == handed_in
     assert over(control, run.id) is State.DONE
-    assert [view.standing for view in control.steps(run.id)] == ["skipped", "done"]
-    assert control.log(run.id, "one").lines == ("once",)
+    standing = {view.id: view.standing for view in control.steps(run.id)}
+    assert standing == {"first": "skipped", "second": "done"}
+    assert control.log(run.id, "first").lines == ("once",)
+
+
+def test_a_plan_for_another_machine_is_resumed_for_that_machine(control: Control, home: Path) -> None:
+    folder = tiny_llama(home / "models" / "tiny-llama")
+    options = FasterTransformerOptions(tensor_parallel=2, backend_repository=f"file://{home}/nothing")
+    spec = Spec(model=ModelSource(kind="folder", id=str(folder)), name="far", engine="fastertransformer",
+                target="docker", fastertransformer=options)  # fmt: skip
+    run = control.start_plan(control.plan(spec, RTX_3090_X2)).run
+    assert over(control, run.id) is State.FAILED
+    assert control.run(run.id).trouble.step == "backend-source"
+    again = control.resume(run.id).plan
+    assert again.step("serve").container.gpus == (0, 1)
+    assert again.hardware == RTX_3090_X2
+    assert over(control, run.id) is State.FAILED
 
 
 def test_a_run_outlives_the_program_that_started_it(control: Control, home: Path) -> None:

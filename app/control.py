@@ -28,7 +28,7 @@ from app.kept import Kept
 from app.monitor import Monitor, Sampler
 from app.settings import ASSETS, PROJECT, Settings
 from app.shelf import Shelf
-from backends import client, engines, fitting, images, logs, memory, recipes
+from backends import client, engines, fitting, images, inside, logs, looked_into, memory, recipes
 from backends import script as scripts
 from backends.engines import Recommended, Way
 from backends.errors import BadInput, Conflict, NotFound, Refused, SlipwayError, Unreachable
@@ -43,7 +43,7 @@ from backends.reading import read_json
 from backends.runs import OPEN, LogPage, Run, State, StepView, Summary, Trouble, standings
 from backends.sources import applied
 from backends.spec import Chat, Endpoint, Frozen, Hardware, Model, ModelSource, Piece, Sources, Spec
-from backends.steps import Ask, Plan, Step, digest, fill_step
+from backends.steps import Ask, Plan, PullImage, Step, digest, fill_step
 from backends.targets.base import Leftover, Target
 from backends.text import Text
 from backends.watched import Watched, WatchedServer, chosen, may_resolve
@@ -92,17 +92,23 @@ class Control(Kept):
                 self._hardware = kept
             return kept[1]
 
+    def _machine(self, hardware: Hardware | None) -> Hardware:
+        """That machine, or this one, with what was found inside images that were pulled here."""
+        hardware = hardware or self.detect()
+        found = inside.by_tag(looked_into.everything(self.settings.home))
+        return hardware.model_copy(update={"images": found | hardware.images}) if found else hardware
+
     def inspect(self, source: ModelSource) -> Model:
         """The model's facts. Raises BadInput, NotFound, Unreachable."""
         return model_probe.inspect(source, allowed_roots=self.settings.model_roots, demo_folder=ASSETS / "demo_model")
 
     def recommend(self, hardware: Hardware | None = None, model: Model | None = None) -> Recommendation:
         """Which Triton image suits a machine, for each engine. Raises BadInput where a needed fact is not known."""
-        return images.recommend(hardware or self.detect(), model=model)
+        return images.recommend(self._machine(hardware), model=model)
 
     def ways(self, spec: Spec, hardware: Hardware | None = None) -> tuple[Way, ...]:
         """Every way to serve the model there, best first, with every reason against. Raises BadInput, NotFound."""
-        hardware = hardware or self.detect()
+        hardware = self._machine(hardware)
         model = self.inspect(spec.model)
         found: dict[str, Recommended] = {}
         with contextlib.suppress(BadInput):  # a GPU whose SM is not known: the ways are judged without images
@@ -111,22 +117,24 @@ class Control(Kept):
 
     def forecast(self, spec: Spec, hardware: Hardware | None = None) -> Estimate:
         """What the deployment would take of memory and disk. Raises BadInput, NotFound."""
-        return memory.estimate(spec, hardware or self.detect(), self.inspect(spec.model))
+        return memory.estimate(spec, self._machine(hardware), self.inspect(spec.model))
 
     def changes_that_fit(self, spec: Spec, hardware: Hardware | None = None) -> tuple[Suggestion, ...]:
         """The smallest changes after which the deployment fits; empty where it does, or nothing helps."""
-        return fitting.changes_that_fit(spec, hardware or self.detect(), self.inspect(spec.model))
+        return fitting.changes_that_fit(spec, self._machine(hardware), self.inspect(spec.model))
 
     # --- planning -------------------------------------------------------------------------------------------------
 
     def plan(self, spec: Spec, hardware: Hardware | None = None) -> Plan:
         """What would be done. Raises CannotDo with every reason, BadInput."""
-        hardware = hardware or self.detect()
+        hardware = self._machine(hardware)
         model = self.inspect(spec.model)
         spec = spec.model_copy(update={"model": model.source})
         plan = recipes.plan(spec, hardware, model, self.sources)
         estimate = memory.estimate(spec, hardware, model)
         notes = plan.notes if estimate.verdict != "over" else (*plan.notes, _OVER)
+        pulled = (step.image for step in plan.steps if isinstance(step, PullImage))
+        notes = tuple(dict.fromkeys((*notes, *images.found_inside(pulled, hardware))))
         told = {"memory_mib": estimate.needed_mib or None, "notes": notes, "hardware": hardware}
         return plan.model_copy(update=told)
 

@@ -17,7 +17,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -29,6 +29,7 @@ from backends import recipes, restarts
 from backends.errors import SlipwayError, StepFailed, Stopped, Unreachable
 from backends.events import Event, Kind
 from backends.logs import last_lines
+from backends.probes import graphics
 from backends.runs import Run, State, Trouble
 from backends.spec import Endpoint
 from backends.steps import Plan, Service, Step, digest, fill_step, fingerprints
@@ -117,8 +118,18 @@ def to_do(plan: Plan, target: Target, home: Path, asset_root: Path) -> tuple[Ste
 class Worker:
     """Carries one run out. `asset_root` is the folder of the files that come with Slipway."""
 
-    def __init__(self, store: Store, target: Target, home: Path, asset_root: Path, run_id: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        target: Target,
+        home: Path,
+        asset_root: Path,
+        run_id: str,
+        gpu_memory: Callable[[], int | None] = graphics.memory_used_mib,
+    ) -> None:
         self._store = store
+        self._gpu_memory = gpu_memory  # MiB in use on all GPUs; None: no GPU, or nobody tells
+        self._gpu_before: int | None = None
         self._target = target
         self._home = home
         self._stamps = Stamps(home, asset_root)
@@ -249,6 +260,8 @@ class Worker:
         # moved away under a viewer would make it miss or repeat lines. Each start says where in the file it begins.
         work.log.touch()
         self._tell([Event(step=step.id, kind=Kind.STARTED, data={"log_from": work.log.stat().st_size})])
+        if isinstance(step, Service):
+            self._gpu_before = None if self._store.run(self._id).spec.gpus == () else self._gpu_memory()
         try:
             for event in self._target.carry_out(step, work):
                 self._tell([event])
@@ -318,6 +331,7 @@ class Worker:
         if run.state is not State.SERVING:
             if service is not None:
                 self._noted |= recipes.measured(run.spec.engine, last_lines(self._folder.log(service.id), 1000))
+                self._note_memory()
             self._move(State.SERVING, answer=self._answer, measured=self._noted)
         self._since = time.monotonic()
         self._current = service.id if service else None
@@ -335,6 +349,16 @@ class Worker:
                 )
             self._flush()
             self._stop.wait(WATCH_S)
+
+    def _note_memory(self) -> None:
+        """What the server took where the forecast is about: on a machine with GPUs that is their memory, and what its
+        processes take of the host's is noted apart."""
+        now = None if self._gpu_before is None else self._gpu_memory()
+        if now is None or self._gpu_before is None:
+            return
+        if "memory_mib" in self._noted:
+            self._noted["host_memory_mib"] = self._noted.pop("memory_mib")
+        self._noted["memory_mib"] = float(max(0, now - self._gpu_before))
 
     # --- words ----------------------------------------------------------------------------------------------------
 

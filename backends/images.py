@@ -11,16 +11,16 @@ FasterTransformer has fixed tags: they are only checked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from backends import guide_notes, limits, releases, tables
 from backends import image_words as words
 from backends.errors import BadInput
 from backends.gpus import Card, cards
-from backends.inside import Inside, corrected, differences
+from backends.inside import corrected, differences, source, tag_of
 from backends.releases import VARIANTS, Image, Table, Variant
-from backends.spec import EngineName, Frozen, Hardware, Model
+from backends.spec import EngineName, Frozen, Hardware, Inside, Model
 from backends.text import Language, Text
 from backends.verdicts import (
     Host,
@@ -108,13 +108,13 @@ def recommend(
 ) -> Recommendation:
     """Classes every tag for this machine and picks one an engine.
 
-    `gpus`: only these indices, () for the CPU alone; None: all. `inside`: what was found in images already here, by
-    tag; it wins over the table. Raises BadInput where a GPU's SM (`gpus.N.sm`) or the driver (`driver_version`) is
-    needed and not known.
+    `gpus`: only these indices, () for the CPU alone; None: all. `inside`: what was found in pulled images, by tag;
+    None: what `hardware` says of them. It wins over the table. Raises BadInput where a GPU's SM (`gpus.N.sm`) or the
+    driver (`driver_version`) is needed and not known.
     """
     table = table or releases.load()
     chosen = cards(hardware, gpus)
-    found = inside or {}
+    found = hardware.images if inside is None else inside
     images = {
         image.tag: corrected(image, found[image.tag], table) if image.tag in found else image for image in table.images
     }
@@ -128,7 +128,9 @@ def recommend(
         for variant in VARIANTS
     }
     family = model.model_type if model else None
-    engines = {engine: _suggest(engine, judgements, host, table, family, hardware) for engine in ENGINES}
+    engines = {
+        engine: _sourced(_suggest(engine, judgements, host, table, family, hardware), found) for engine in ENGINES
+    }
     return Recommendation(
         driver_version=hardware.driver_version,
         driver_cuda=hardware.driver_cuda or (table.cuda_of_branch(host.branch) if host else None),
@@ -137,6 +139,26 @@ def recommend(
         engines=engines,
         notes=_machine_notes(hardware, host, table),
     )
+
+
+def found_inside(names: Iterable[str], hardware: Hardware, table: Table | None = None) -> tuple[Text, ...]:
+    """What was found inside these images (names with the repository) that were looked into: where they are not as the
+    table says, and where the facts come from."""
+    table, said = table or releases.load(), list[Text]()
+    images = {image.tag: image for image in table.images}
+    for tag in dict.fromkeys(tag for name in names if (tag := tag_of(name)) in hardware.images):
+        inside = hardware.images[str(tag)]
+        said += differences(images[str(tag)], inside) if tag in images else ()
+        said.append(source(str(tag), inside))
+    return tuple(said)
+
+
+def _sourced(suggestion: Suggestion, found: Mapping[str, Inside]) -> Suggestion:
+    """With a word on where the tag's facts come from, where its image was looked into."""
+    tag = suggestion.recommended
+    if tag is None or tag not in found:
+        return suggestion
+    return suggestion.model_copy(update={"cautions": (*suggestion.cautions, source(tag, found[tag]))})
 
 
 def _host(hardware: Hardware, chosen: tuple[Card, ...]) -> Host:

@@ -92,10 +92,33 @@ class Docker(Frozen):
     why: Text | None = None
 
 
+class Inside(Frozen):
+    """What was found when an image was looked into. `driver` is the one that its CUDA was built for. None: not found.
+
+    `image` is the name that it was pulled by, `digest` what it then was, `looked_at` when (ISO 8601, UTC). `why` says
+    why nobody could look: then only what its settings tell is known, if anything.
+    """
+
+    image: str = ""
+    digest: str | None = None
+    looked_at: str = ""
+    why: Text | None = None
+    release: str | None = None
+    triton: str | None = None
+    cuda: str | None = None
+    driver: str | None = None
+    tensorrt: str | None = None
+    tensorrt_llm: str | None = None
+    vllm: str | None = None
+    torch: str | None = None
+    transformers: str | None = None
+
+
 class Hardware(Frozen):
     """One machine. Needs no more than a driver version and GPU names; everything else may be absent.
 
-    `unknown` maps a dotted field ("gpus.0.sm", "driver_version") to the reason why it is not known.
+    `unknown` maps a dotted field ("gpus.0.sm", "driver_version") to the reason why it is not known. `images` is what
+    was found inside Triton images that were pulled there, by tag ("24.07-py3"): it wins over the table of releases.
     """
 
     driver_version: str | None = None
@@ -112,6 +135,7 @@ class Hardware(Frozen):
     ram_free_mib: int | None = None
     disks: tuple[Disk, ...] = ()
     docker: Docker | None = None
+    images: dict[str, Inside] = {}
     unknown: dict[str, Text] = {}
 
 

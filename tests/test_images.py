@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends import gpus, guide_notes, limits, releases
+from backends import gpus, guide_notes, images, limits, looked_into, releases
 from backends.errors import BadInput
 from backends.images import ENGINES, Recommendation, recommend
-from backends.inside import Inside, corrected, read_inside
+from backends.inside import by_tag, corrected, read_inside
 from backends.reading import read, read_json
 from backends.releases import VARIANTS, Variant
-from backends.spec import Gpu, Hardware, Model, ModelSource
-from backends.text import same
+from backends.spec import Gpu, Hardware, Inside, Model, ModelSource
+from backends.text import Text, same
 from backends.verdicts import Verdict
 
 TABLE = releases.load()
@@ -541,6 +541,38 @@ def test_what_is_inside_wins_over_the_table() -> None:
     assert one is not None and one.verdict is Verdict.NATIVE
     assert any("has CUDA 12.4.1 inside; the table says 12.5.0.23" in reason.en for reason in one.reasons)
     assert picks(found)["transformers"] == tag
+
+
+def test_what_was_found_in_a_machines_images_counts_and_says_where_it_comes_from() -> None:
+    tag, name = "24.06-py3", "nvcr.io/nvidia/tritonserver:24.06-py3"
+    seen = Inside(image=name, digest="sha256:0123456789abcdef", looked_at="2026-01-02T03:04:05+00:00", cuda="12.4.1")
+    hardware = machine("550.54.14", "RTX 4090").model_copy(update={"images": {tag: seen}})
+    found = recommend(hardware, TABLE)
+    assert picks(found)["transformers"] == tag
+    assert "read inside the pulled image (0123456789ab, 2026-01-02): CUDA 12.4.1." in found.as_json()["engines"][
+        "transformers"]["reason"]  # fmt: skip
+    said = [text.en for text in images.found_inside((name, "example.org/other:1"), hardware)]
+    assert len(said) == 2 and "What is inside counts." in said[0]
+
+
+def test_an_image_that_cannot_be_looked_into_leaves_the_table_as_it_is() -> None:
+    tag = "24.05-py3"
+    seen = Inside(image=f"nvcr.io/nvidia/tritonserver:{tag}", digest="sha256:1", why=Text(en="no python3", zh="无"))
+    hardware = machine("550.54.14", "RTX 4090")
+    found = recommend(hardware.model_copy(update={"images": {tag: seen}}), TABLE)
+    assert found.judgement(tag) == recommend(hardware, TABLE).judgement(tag)
+    reason = found.as_json()["engines"]["transformers"]["reason"]
+    assert "could not be looked into (no python3). The table of releases stands." in reason
+
+
+def test_looks_are_kept_by_digest_and_the_newest_look_at_a_tag_counts(tmp_path: Path) -> None:
+    name = "nvcr.io/nvidia/tritonserver:24.06-py3"
+    for digest, day, cuda in (("sha256:b", 1, "12.4.1"), ("sha256:a", 2, "12.5.0"), ("sha256:c", 3, "12.6.0")):
+        image = name if digest != "sha256:c" else "example.org/tritonserver:24.06-py3"
+        looked_into.keep(tmp_path, Inside(image=image, digest=digest, looked_at=f"2026-01-0{day}", cuda=cuda))
+    (tmp_path / "images" / "other.json").write_text("{")
+    assert looked_into.known(tmp_path, "sha256:b") and not looked_into.known(tmp_path, "sha256:d")
+    assert {tag: one.cuda for tag, one in by_tag(looked_into.everything(tmp_path)).items()} == {"24.06-py3": "12.5.0"}
 
 
 def test_a_driver_named_inside_wins_over_the_one_of_its_cuda() -> None:

@@ -18,6 +18,7 @@ from app.__main__ import control as make_control
 from app.control import Control
 from app.jobs import RunFolder, Worker
 from backends.errors import Conflict
+from backends.events import Event, Kind
 from backends.runs import State
 from backends.spec import FasterTransformerOptions, ModelSource, Spec
 from backends.steps import Plan, Service, Task
@@ -331,6 +332,42 @@ class Faulty:
 
     def has(self, _step: object) -> bool:
         return True
+
+
+class Serving(Faulty):
+    """A target whose server takes 500 MiB of the host, and is asked to stop as soon as it serves."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    def carry_out(self, step: Service, _work: object) -> Iterator[Event]:
+        yield Event(step=step.id, kind=Kind.READY, data={"memory_mib": 500})
+
+    def watch(self, run: str) -> int | None:
+        if self._control.run(run).state is not State.SERVING:
+            return -1
+        self._control._store.ask_to_stop(run)
+        return None
+
+
+@pytest.mark.parametrize(
+    ("gpus", "used", "measured"),
+    [(None, [1000, 7000], {"memory_mib": 6000, "host_memory_mib": 500}), (None, [None], {"memory_mib": 500}),
+     ((), [], {"memory_mib": 500})],
+    ids=["on a GPU", "without a GPU", "on the CPU of a machine with GPUs"],
+)  # fmt: skip
+def test_memory_is_measured_where_the_forecast_is_about(control: Control, home: Path, gpus, used, measured) -> None:
+    made = plan(Service(id="serve", title=same("serve"), argv=("true",), model="m"))
+    control._store.begin("demo-1", made.model_copy(update={"spec": made.spec.model_copy(update={"gpus": gpus})}))
+    kept = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    try:
+        Worker(control._store, Serving(control), home, home, "demo-1", iter(used).__next__).work()
+    finally:
+        signal.signal(signal.SIGTERM, kept[0])
+        signal.signal(signal.SIGINT, kept[1])
+    assert control.run("demo-1").state is State.STOPPED
+    told = control.run("demo-1").measured
+    assert {name: told[name] for name in told if name.endswith("memory_mib")} == measured
 
 
 def test_a_fault_of_ours_ends_the_run_in_words(control: Control, home: Path) -> None:

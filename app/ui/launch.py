@@ -118,6 +118,7 @@ def result(run: Run, steps: Sequence[StepView], shown: str | None, language: Lan
         failed_step=_failed_step(run, steps, language),
         endpoints=endpoints(run, language),
         measured=measured(run),
+        memory=memory(run),
         last_lines=lines,
         report=report(run),
     )
@@ -140,6 +141,23 @@ def measured(run: Run) -> str:
     """What was measured with the first answer."""
     first = run.measured.get("first_token_s")
     return "" if first is None else f"TTFT {units.milliseconds(first)}"
+
+
+class Memory(NamedTuple):
+    """Forecast and measured use side by side; “–” for what is not known. `off` is the forecast against the measured."""
+
+    forecast: str
+    measured: str
+    off: str
+
+
+def memory(run: Run) -> Memory | None:
+    """What the server was expected to take and what it took; None where neither is known."""
+    expected, took = run.plan.memory_mib, run.measured.get("memory_mib")
+    if expected is None and took is None:
+        return None
+    off = units.NOTHING if not expected or not took else f"{100 * (expected - took) / took:+.0f}".replace("-", "−")
+    return Memory(units.gib(expected), units.gib(took), off)
 
 
 def last_lines(run: Run, most: int = 6) -> list[Line]:

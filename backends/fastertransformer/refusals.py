@@ -19,6 +19,7 @@ from backends.fastertransformer.deployment import (
     split_of,
 )
 from backends.fastertransformer.sources import Family, Profile, profiles
+from backends.inside import corrected
 from backends.spec import Hardware, Model, Spec
 from backends.text import Text
 from backends.verdicts import Host, Verdict, judge
@@ -295,6 +296,8 @@ def _driver(spec: Spec, hardware: Hardware, profile: Profile, cards: tuple[gpus.
     image = next((one for one in table.of("py3") if one.release == release), None)
     if hardware.driver_version is None or image is None or options_of(spec).prebuilt_image is not None:
         return
+    if image.tag in hardware.images:
+        image = corrected(image, hardware.images[image.tag], table)
     host = Host(words=hardware.driver_version, driver=tables.version(hardware.driver_version), cards=cards)
     judgement = judge(image, host, table)
     if judgement.verdict is Verdict.IMPOSSIBLE:

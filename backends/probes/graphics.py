@@ -72,6 +72,14 @@ def read(timeout_s: float) -> Graphics:
     return _from_smi(until - time.monotonic()) or _without_library(trouble)
 
 
+def memory_used_mib(timeout_s: float = 4.0) -> int | None:
+    """MiB in use on all GPUs together; None where there is no GPU or one of them does not tell."""
+    gpus = read(timeout_s).gpus
+    if not gpus or any(gpu.memory_total_mib is None or gpu.memory_free_mib is None for gpu in gpus):
+        return None
+    return sum((gpu.memory_total_mib or 0) - (gpu.memory_free_mib or 0) for gpu in gpus)
+
+
 def _output(command: Sequence[str], timeout_s: float) -> tuple[int, str]:
     """Exit code and standard output. Raises _Silent when the time is up, FileNotFoundError where there is no program.
 

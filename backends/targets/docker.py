@@ -17,13 +17,13 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from backends import doctor
+from backends import doctor, looked_into
 from backends.errors import OutOfSpace, SlipwayError, StepFailed, Unreachable
 from backends.events import Event, Kind
 from backends.spec import Endpoint
 from backends.ssh import Tunnel
 from backends.steps import BuildImage, Forecast, PullImage, Service, Step, Task, digest
-from backends.targets import containers, images, reclaim, waiting
+from backends.targets import containers, images, looking, reclaim, waiting
 from backends.targets.base import SECRET_NAME, Found, Leftover, Work
 from backends.targets.container_logs import Follower
 from backends.targets.containers import Owner, Person, State
@@ -88,6 +88,7 @@ class DockerTarget:
             if isinstance(step, PullImage):
                 self._check_space(step)
                 yield from images.pull(self.engine, step, work, self._watch_space(step))
+                yield from looking.look_into(self.engine, step, work, self._home, self._owner.labels(work.run))
             elif isinstance(step, BuildImage):
                 self._check_folder(step)
                 self._check_space(step)
@@ -171,7 +172,8 @@ class DockerTarget:
 
     def has(self, step: Step) -> bool:
         if isinstance(step, PullImage):
-            return images.there(self.engine, step.image)
+            digest = looking.digest_of(self.engine, step.image)  # pulled by hand since: looked into as well
+            return digest is not None and looked_into.known(self._home, digest)
         if isinstance(step, BuildImage):
             return images.there(self.engine, step.tag, {containers.PRINT: _print(step)})
         return self._local.has(step)

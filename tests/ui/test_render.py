@@ -133,6 +133,19 @@ def test_a_running_server_shows_its_addresses_and_its_first_answer(control: Stil
     assert "TTFT 186 ms" in html
 
 
+def test_forecast_and_measured_memory_stand_side_by_side(control: StillControl) -> None:
+    run = control.served()
+    shown = launch.result(run, control.steps(run.id), None, "en")
+    assert re.search(r"<dt>Forecast</dt><dd>[\d.]+ [MG]iB</dd>", shown) and "<dt>Measured</dt><dd>–</dd>" in shown
+    forecast = run.plan.memory_mib
+    measured = run.model_copy(update={"measured": {"memory_mib": 400.0}})
+    assert launch.memory(measured) == (units.gib(forecast), units.gib(400), f"{100 * (forecast - 400) / 400:+.0f}")
+    stopped = measured.model_copy(update={"state": State.STOPPED})
+    assert "预测偏差" in launch.result(stopped, (), None, "zh")
+    bare = run.plan.model_copy(update={"memory_mib": None})
+    assert "data-memory" not in launch.result(run.model_copy(update={"plan": bare}), (), None, "en")
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_way_of_every_machine_can_be_shown(control: StillControl, language) -> None:
     for name in ("h200", "h200-x2-busy"):

@@ -7,14 +7,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from app.__main__ import control as make_control
+from app.control import DEMO
 from backends.errors import BadInput, StepFailed, Stopped
-from backends.steps import (
-    PullImage,
-)
+from backends.releases import REPOSITORY
+from backends.spec import Hardware, Spec
+from backends.steps import PullImage
 from backends.text import same
 from tests.conftest import until
 from tests.docker import stand_in
@@ -80,16 +83,64 @@ def pushed(registry: str, engine, home: Path) -> str:
 def test_a_pull_tells_bytes_and_layers(target, home: Path, pushed: str, engine) -> None:
     step = PullImage(id="t", title=same("t"), image=pushed)
     told = do(target, home, step)
-    last = told[-1]
+    last = [event for event in told if event.fraction is not None][-1]
     assert (last.fraction, last.data["layers"], last.data["layers_done"]) == (1.0, 3, 3)
     assert last.data["bytes"] >= 24 * 2**20
     fractions = [event.fraction for event in told if event.fraction is not None]
     assert fractions == sorted(fractions)
     assert "Pull complete" in log(home)
     assert target.has(step)
-    assert do(target, home, step)[0].text.en == "The image is here already."
+    assert (
+        "could not be looked into (The image lacks the program" in told[-1].text.en
+        and "仍以版本表为准" in told[-1].text.zh
+    )
+    again = do(target, home, step)
+    assert [event.text.en for event in again] == ["The image is here already."]  # that digest was looked into
     engine.images.remove(pushed)
     assert not target.has(step)
+
+
+TAG = "24.06-vllm-python-py3"
+
+
+@pytest.fixture
+def other_inside(image: str, engine, home: Path) -> Iterator[str]:
+    """Stands for a released image whose inside is not as the table of releases says."""
+    name = f"{REPOSITORY}:{TAG}"
+    assert not engine.images.list(name), f"{name} is here, and this test would replace it"
+    (home / "Dockerfile").write_text(
+        f"FROM {image}\nENV CUDA_VERSION=12.4.1.003\nRUN echo 2.46.9 > TRITON_VERSION && mkdir -p /usr/local/cuda "
+        """&& echo '{"cuda": {"version": "12.4.1"}}' > /usr/local/cuda/version.json\n"""
+        'ENTRYPOINT ["false"]\n'
+    )
+    engine.images.build(path=str(home), tag=name, rm=True)
+    yield name
+    engine.images.remove(name)
+
+
+def test_what_is_inside_a_pulled_image_counts_from_then_on(target, home: Path, other_inside: str) -> None:
+    machine = Hardware.model_validate_json('{"driver_version": "550.54.14", "gpus": [{"name": "RTX 4090"}]}')
+    control = make_control({"home": str(home)})
+    assert control.recommend(machine).judgement(TAG).verdict == "minor"
+    step = PullImage(id="t", title=same("t"), image=other_inside)
+    assert not target.has(step)
+    said = [event.text.en for event in do(target, home, step)]
+    assert f"{TAG} has CUDA 12.4.1.003 inside; the table says 12.5.0.23. What is inside counts." in said
+    assert "Triton 2.46.9, CUDA 12.4.1.003" in said[-1] and "Inside nvcr.io" in log(home)
+    assert target.has(step)
+    told = json.loads(recommended(home, machine))
+    assert next(one["verdict"] for one in told["variants"]["vllm-python-py3"] if one["tag"] == TAG) == "native"
+    assert told["engines"]["vllm"]["recommended"] == TAG
+    assert "were read inside the pulled image" in told["engines"]["vllm"]["reason"]
+    notes = control.plan(Spec(model=DEMO.model, engine="vllm", target="docker", image=TAG), machine).notes
+    assert any("Versions of 24.06" in note.en for note in notes) and any("has CUDA 12.4.1.003" in n.en for n in notes)
+
+
+def recommended(home: Path, machine: Hardware) -> str:
+    """What `slipway recommend --json` says of a machine."""
+    (home / "machine.json").write_text(machine.model_dump_json(exclude_defaults=True))
+    command = (sys.executable, "-m", "app", "--home", str(home), "recommend", "--hardware", str(home / "machine.json"))
+    return subprocess.run((*command, "--json"), check=True, capture_output=True, text=True).stdout
 
 
 def test_a_pull_through_a_mirror_has_the_wanted_name(target, home: Path, pushed: str, engine) -> None:

@@ -18,7 +18,7 @@ def figures() -> Iterator[Figure]:
     """What engine_cpu.py prints, as figures."""
     runtime = Path(os.environ["SLIPWAY_TEST_HOME"]) / "runtime"
     command = (sys.executable, str(HERE / "engine_cpu.py"), f"--runtime={runtime}", f"--model={DEMO}")
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     for line in done.stdout.splitlines():
         name, value, target, _ = line.split()
         sign, bound = target[:2], target[2:]

@@ -47,7 +47,8 @@ def share_of_alone(python: Path, model: Path, port: int, streams: int, **options
     shares = []
     for _ in range(3):
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
-        alone = statistics.median(run["rate"] for run in json.loads(done.stdout)["runs"])
+        said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])  # the engine told of itself before
+        alone = statistics.median(run["rate"] for run in said["runs"])
         shares.append(rate(port, "together", streams=streams, **options) / alone)
     return statistics.median(shares)
 
@@ -96,7 +97,7 @@ def main() -> None:
     print(f"engine_cpu_one_at_a_time_tokens_per_s {singly:.0f} - -")
     print(line("engine_cpu_16_streams_to_one_at_a_time", many / singly, RATIO))
     for streams, share in shares.items():
-        print(line(f"engine_cpu_{streams}_streams_triton_to_no_triton", share, TO_ALONE[streams]))
+        print(line(f"engine_cpu_triton_to_no_triton_with_{streams}", share, TO_ALONE[streams]))
     print(line("engine_cpu_newcomer_first_token_ms", statistics.median(first) * 1000, NEWCOMER_MS, at_most=True))
 
 

@@ -21,9 +21,8 @@ sys.path.insert(0, str(ENGINE))
 
 import torch  # noqa: E402
 from slipway_engine import attention, loading  # noqa: E402
-from slipway_engine.job import Job  # noqa: E402
+from slipway_engine.job import Choice, Job  # noqa: E402
 from slipway_engine.network import Network  # noqa: E402
-from slipway_engine.sampling import Choice  # noqa: E402
 from slipway_engine.scheduler import Scheduler  # noqa: E402
 from slipway_engine.settings import Settings  # noqa: E402
 from slipway_engine.slots import Slots  # noqa: E402

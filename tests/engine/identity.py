@@ -20,9 +20,8 @@ sys.path.insert(0, __file__.rpartition("/")[0])
 
 import families
 from slipway_engine import attention
-from slipway_engine.job import Job
+from slipway_engine.job import Choice, Job
 from slipway_engine.network import Network, Unsupported
-from slipway_engine.sampling import Choice
 from slipway_engine.scheduler import Scheduler
 from slipway_engine.selftest import passes
 from slipway_engine.slots import Slots

@@ -23,11 +23,11 @@ import torch
 import transformers as hf
 from slipway_engine import loading, sampling
 from slipway_engine.errors import RequestError
-from slipway_engine.job import Job
+from slipway_engine.job import Choice, Job
 from slipway_engine.network import Network
 from slipway_engine.prompt import Defaults, Limits, Prompter
 from slipway_engine.request import Ask
-from slipway_engine.sampling import Choice, Sampler
+from slipway_engine.sampling import Sampler
 from slipway_engine.scheduler import Scheduler
 from slipway_engine.window import Window
 

@@ -274,8 +274,7 @@ def _piece(network: Network, batch: Any) -> int:
     """Prompt tokens to prefill between two steps: measured on a CPU, so that a piece takes about PIECE_S."""
     if network.device.type == "cuda":
         return GPU_PIECE
-    from .job import Job
-    from .sampling import Choice
+    from .job import Choice, Job
     from .window import Group
 
     size = min(32, batch.longest() - 1)

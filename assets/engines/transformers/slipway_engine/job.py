@@ -10,12 +10,20 @@ import random
 import secrets
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from .errors import RequestError
 
-if TYPE_CHECKING:
-    from .sampling import Choice
+
+@dataclass(frozen=True)
+class Choice:
+    """How one answer is drawn. temperature 0: greedy; top_k 0 and top_p 1: no cut; repetition_penalty 1: none."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
 
 
 class Reply(Protocol):

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .errors import RequestError
-from .job import Job, Reply
+from .job import Choice, Job, Reply
 from .request import Ask
-from .sampling import Choice
 from .template import Template
 
 _Number = TypeVar("_Number", int, float)

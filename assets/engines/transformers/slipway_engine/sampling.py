@@ -6,21 +6,10 @@ Each row spends one number of its own random stream a token, so neighbours never
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
 from .job import Job
-
-
-@dataclass(frozen=True)
-class Choice:
-    """How one answer is drawn. temperature 0: greedy; top_k 0 and top_p 1: no cut; repetition_penalty 1: none."""
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
 
 
 def penalise(logits: torch.Tensor, seen: torch.Tensor, penalty: torch.Tensor) -> torch.Tensor:

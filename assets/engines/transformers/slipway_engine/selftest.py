@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from .job import Job
+from .job import Choice, Job
 from .network import Network
-from .sampling import Choice
 from .scheduler import Batch
 from .window import Group
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
@@ -398,7 +398,7 @@ class Control(Kept):
 
     # --- talking --------------------------------------------------------------------------------------------------
 
-    async def chat(self, run_id: str, chat: Chat) -> AsyncIterator[Piece]:
+    async def chat(self, run_id: str, chat: Chat) -> AsyncGenerator[Piece, None]:
         """Streams the answer of a running deployment. Closing the iterator ends the generation on the server.
 
         Raises NotFound, Conflict where it does not serve, Unreachable, BadInput for what the model refuses.
@@ -511,7 +511,7 @@ class Control(Kept):
 
 async def talk(
     engine: str, endpoint: Endpoint, chat: Chat, told: Mapping[str, str] | None = None
-) -> AsyncIterator[Piece]:
+) -> AsyncGenerator[Piece, None]:
     """A chat through the engine's tensors and the client. `told` is what the plan says of the deployment, filled in.
 
     An answer that is over before the server is (a stop text, an end that the server does not mark) ends the stream.

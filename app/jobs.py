@@ -438,7 +438,7 @@ _LOOK = Text(en="Its last lines tell more. Deploy it again to restart it.", zh="
 _ENDED = Text(en="The server ended by itself.", zh="服务自行结束。")
 
 
-def _fault(error: Exception, path: Path) -> SlipwayError:
+def _fault(error: BaseException, path: Path) -> SlipwayError:
     name = type(error).__name__
     return SlipwayError(
         Text(en=f"Slipway itself failed here ({name}).", zh=f"Slipway 自身在此出错（{name}）。"),

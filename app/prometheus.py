@@ -100,16 +100,15 @@ def _host(now: Monitor) -> Iterator[Metric]:
 
 
 def _gpus(gpus: tuple[GpuSample, ...]) -> Iterator[Metric]:
-    for name, words, read in (
-        ("memory_bytes", "Memory of the GPU", lambda gpu: _times(gpu.memory_total_mib, MIB)),
-        ("memory_free_bytes", "Free memory of the GPU", lambda gpu: _times(gpu.memory_free_mib, MIB)),
-        ("utilisation_ratio", "Share of time in which the GPU worked, 0 to 1",
-         lambda gpu: _times(gpu.utilisation_percent, 0.01)),
-        ("temperature_celsius", "Temperature of the GPU", lambda gpu: _times(gpu.temperature_c, 1)),
-    ):  # fmt: skip
+    for name, words, field, factor in (
+        ("memory_bytes", "Memory of the GPU", "memory_total_mib", MIB),
+        ("memory_free_bytes", "Free memory of the GPU", "memory_free_mib", MIB),
+        ("utilisation_ratio", "Share of time in which the GPU worked, 0 to 1", "utilisation_percent", 0.01),
+        ("temperature_celsius", "Temperature of the GPU", "temperature_c", 1),
+    ):
         family = GaugeMetricFamily(f"slipway_gpu_{name}", words, labels=("gpu", "name", "uuid"))
         for number, sample in enumerate(gpus):
-            gpu, value = sample.gpu, read(sample.gpu)
+            gpu, value = sample.gpu, _times(getattr(sample.gpu, field), factor)
             if value is not None:
                 index = number if gpu.index is None else gpu.index
                 family.add_metric((str(index), gpu.name, gpu.uuid or ""), value)

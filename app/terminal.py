@@ -17,7 +17,7 @@ from backends.memory import Estimate
 from backends.runs import Run
 from backends.script import command
 from backends.spec import Hardware, Model
-from backends.steps import Plan
+from backends.steps import Plan, WriteFiles
 from backends.targets.base import Leftover
 from backends.text import Language, Text
 
@@ -53,8 +53,8 @@ def plan_lines(control: Control, plan: Plan, language: Language) -> str:
         argv = getattr(step, "argv", None)
         if argv:
             lines.append("      " + command(argv).replace("\n", "\n      "))
-        for file in getattr(step, "files", ()):
-            lines.append(f"      {step.folder}/{file.path}")
+        if isinstance(step, WriteFiles):
+            lines += [f"      {step.folder}/{file.path}" for file in step.files]
     return "\n".join(lines)
 
 

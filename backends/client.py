@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ _NUMPY: dict[str, Any] = {
 _requests = itertools.count(1)
 _UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
-Responses = AsyncIterator[dict[str, Tensor]]
+Responses = AsyncGenerator[dict[str, Tensor], None]
 
 
 async def stream(

@@ -42,6 +42,7 @@ def build(control: Control) -> gr.Blocks:
     def tab(name: str) -> gr.Tab:
         return gr.Tab(gr.I18n()(f"tab_{name}"), id=name, elem_id=f"tab-{name}")
 
+    page: gr.Blocks
     with gr.Blocks(title="Slipway", analytics_enabled=False, fill_width=True) as page:
         bus = gr.HTML("", elem_id="sw-bus", apply_default_css=False, js_on_load="slipway.bus(trigger)")
         reply = gr.HTML(
@@ -139,7 +140,7 @@ def carry_out(acts: Mapping[str, Act], told: Mapping[str, Any]) -> dict[str, Any
 def mount(app: FastAPI, control: Control) -> FastAPI:
     """Puts the page at "/"."""
     page = build(control)
-    mounted = gr.mount_gradio_app(
+    mounted: FastAPI = gr.mount_gradio_app(
         app,
         page,
         path="/",
@@ -155,7 +156,7 @@ def mount(app: FastAPI, control: Control) -> FastAPI:
         max_file_size=1,
         enable_monitoring=False,
     )
-    queue = getattr(page, "_queue", None)
+    queue: Any = getattr(page, "_queue", None)
     if hasattr(queue, "sleep_when_free"):
         queue.sleep_when_free = QUEUE_SLEEP_S
     return mounted

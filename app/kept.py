@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -12,9 +12,10 @@ from sqlalchemy.exc import OperationalError
 
 from backends import conversations, deployment_files, keys
 from backends.conversations import Conversation, ConversationName, ConversationSummary, Role, Said
-from backends.deployment_files import DeploymentFile, Difference, Imported
+from backends.deployment_files import Compared, DeploymentFile, Imported
 from backends.keys import Key, KeyName, NewKey
 from backends.reading import read
+from backends.runs import Place, State, Summary
 from backends.spec import Sampling
 from backends.text import Language
 from backends.watched import Watched
@@ -29,6 +30,21 @@ class Kept:
 
     # --- deployments ----------------------------------------------------------------------------------------------
 
+    def pinned_first(
+        self,
+        query: str = "",
+        states: Iterable[State] = (),
+        limit: int = 50,
+        before: Place | None = None,
+        engine: str = "",
+    ) -> tuple[Summary, ...]:
+        """A page of the history with what is pinned at its head; `before` is the place of the row above it."""
+        return self._store.pinned_first(query, states, limit, before, engine)
+
+    def counts(self, query: str = "", engine: str = "") -> dict[State, int]:
+        """How many runs the filter finds in each state."""
+        return self._store.counts(query, engine)
+
     def pin(self, run_id: str) -> None:
         """Marks a deployment to be found again. Raises NotFound."""
         self._store.pin(run_id, True)
@@ -37,10 +53,13 @@ class Kept:
         """Lets go of a pinned one. Raises NotFound."""
         self._store.pin(run_id, False)
 
-    def compare(self, run_id: str, other_id: str) -> tuple[Difference, ...]:
+    def compare(self, run_id: str, other_id: str) -> tuple[Compared, ...]:
         """Every field in which two deployments differ. Raises NotFound."""
-        one, other = (deployment_files.file_of(self._store.run(one)) for one in (run_id, other_id))
-        return deployment_files.compare(one, other)
+        return deployment_files.compare(self._file_of(run_id), self._file_of(other_id))
+
+    def side_by_side(self, run_id: str, other_id: str) -> tuple[Compared, ...]:
+        """Every field of two deployments, those in which they are alike too. Raises NotFound."""
+        return deployment_files.side_by_side(self._file_of(run_id), self._file_of(other_id))
 
     def log_starts(self, run_id: str, step_id: str) -> tuple[tuple[int, int | None], ...]:
         """Where in its log each start of a step begins and ends, in bytes, the newest first; its end is None.

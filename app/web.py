@@ -1,7 +1,8 @@
 """The panel's own web server: our routes first, Gradio's page behind them, one gate before all.
 
 Routes: /slipway/ui/… (files of the page), /slipway/stream (what changes, live), /slipway/chat (an answer, streamed),
-/slipway/runs/{run}/log/{step} (a log to read or download), /slipway/login, /slipway/logout, /slipway/health, the
+/slipway/runs/{run}/log/{step} (a log to read or download), /slipway/runs/{run}/export (a deployment as a file),
+/slipway/login, /slipway/logout, /slipway/health, the
 OpenAI-compatible API at /v1 (app/api.py), and /metrics for Prometheus.
 """
 
@@ -89,6 +90,12 @@ def web(control: Control, settings: Settings, login: Login | None) -> FastAPI:
         name = f"{run_id}-{step_id}.log"
         kind = "inline" if show else "attachment"
         return FileResponse(path, media_type="text/plain; charset=utf-8", filename=name, content_disposition_type=kind)
+
+    @app.get("/slipway/runs/{run_id}/export")
+    async def _export(run_id: str) -> Response:
+        told = await asyncio.to_thread(control.export_deployment, run_id)
+        headers = {"content-disposition": f'attachment; filename="{run_id}.json"'}
+        return Response(told, media_type="application/json", headers=headers)
 
     @app.get("/slipway/login")
     async def _login_page(request: Request) -> Response:

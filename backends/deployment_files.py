@@ -59,13 +59,18 @@ class Imported(Frozen):
     notes: tuple[Text, ...] = ()
 
 
-class Difference(Frozen):
-    """One field in which two deployments differ; None where one does not have it. `field` is a dotted path."""
+class Compared(Frozen):
+    """One field of two deployments; None where one does not have it. `field` is a dotted path."""
 
     group: Group
     field: str
     one: Value
     other: Value
+
+    @property
+    def differs(self) -> bool:
+        """True where it is not the same in both."""
+        return self.one != self.other
 
 
 def file_of(run: Run, events: Iterable[Event] = ()) -> DeploymentFile:
@@ -114,8 +119,13 @@ def imported(data: bytes) -> Imported:
     return Imported(file=file, spec=file.spec.model_copy(update=reset), notes=tuple(notes))
 
 
-def compare(one: DeploymentFile, other: DeploymentFile) -> tuple[Difference, ...]:
+def compare(one: DeploymentFile, other: DeploymentFile) -> tuple[Compared, ...]:
     """Every field in which two deployments differ: spec, plan step by step, seconds, forecast and measured figures."""
+    return tuple(pair for pair in side_by_side(one, other) if pair.differs)
+
+
+def side_by_side(one: DeploymentFile, other: DeploymentFile) -> tuple[Compared, ...]:
+    """Every field of two deployments, those in which they are alike too."""
     sides: tuple[tuple[Group, dict[str, Value], dict[str, Value]], ...] = (
         ("spec", _of_spec(one), _of_spec(other)),
         ("plan", _of_plan(one.plan), _of_plan(other.plan)),
@@ -124,10 +134,9 @@ def compare(one: DeploymentFile, other: DeploymentFile) -> tuple[Difference, ...
         ("measured", _measured(one), _measured(other)),
     )
     return tuple(
-        Difference(group=group, field=field, one=left.get(field), other=right.get(field))
+        Compared(group=group, field=field, one=left.get(field), other=right.get(field))
         for group, left, right in sides
         for field in (*left, *(field for field in right if field not in left))
-        if left.get(field) != right.get(field)
     )
 
 

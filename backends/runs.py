@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from backends.events import Event, Kind
 from backends.spec import Endpoint, Frozen, Spec
@@ -76,6 +77,14 @@ class Summary(Frozen):
     ready_at: datetime | None = None
     finished_at: datetime | None = None
     pinned: bool = False
+
+
+class Place(NamedTuple):
+    """Where a row stands in the history that has the pinned ones first and is newest first otherwise."""
+
+    pinned: bool
+    created_at: datetime
+    id: str
 
 
 class Standing(StrEnum):

@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, tuple_
+from sqlalchemy import String, func, literal_column, tuple_
 from sqlalchemy import update as sql_update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 
 from backends.errors import NotFound
 from backends.events import Event, Kind
-from backends.runs import OPEN, Run, State, Summary, Trouble
+from backends.runs import OPEN, Place, Run, State, Summary, Trouble
 from backends.spec import Endpoint
 from backends.steps import Plan, digest
 from backends.text import Text
@@ -89,12 +89,13 @@ class Store(Conversations, Keys, WatchedServers):
         limit: int = 50,
         before: tuple[datetime, str] | None = None,
         pinned: bool | None = None,
+        engine: str = "",
     ) -> tuple[Summary, ...]:
         """A page of the history, newest first. `before` is the (created_at, id) of the last row of the page before.
 
         The rows are chosen in an index that holds all that is filtered by: plans are large, and a list reads none.
         """
-        chosen = _filtered(select(RunRow.id), query, states, pinned)
+        chosen = _filtered(select(RunRow.id), query, states, pinned, engine)
         if before is not None:
             place = tuple_(col(RunRow.created_at), col(RunRow.id))
             chosen = chosen.where(place < tuple_(before[0].isoformat(), before[1]))
@@ -108,10 +109,37 @@ class Store(Conversations, Keys, WatchedServers):
         with self._read() as session:
             return tuple(Summary.model_validate(row._asdict()) for row in session.exec(rows))
 
+    def pinned_first(
+        self,
+        query: str = "",
+        states: Iterable[State] = (),
+        limit: int = 50,
+        before: Place | None = None,
+        engine: str = "",
+    ) -> tuple[Summary, ...]:
+        """A page of the history with what is pinned at its head; `before` is the place of the row above it."""
+        named = tuple(states)
+        rows: tuple[Summary, ...] = ()
+        for pinned in (True, False):
+            if before is None or before.pinned >= pinned:
+                after = (before.created_at, before.id) if before is not None and before.pinned is pinned else None
+                rows += self.runs(query, named, limit - len(rows), after, pinned, engine)
+            if len(rows) == limit:
+                break
+        return rows
+
     def count(self, query: str = "", states: Iterable[State] = (), pinned: bool | None = None) -> int:
         """How many runs the same filter finds."""
         with self._read() as session:
             return int(session.exec(_filtered(select(func.count(col(RunRow.id))), query, states, pinned)).one())
+
+    def counts(self, query: str = "", engine: str = "") -> dict[State, int]:
+        """How many runs the filter finds in each state, in one look."""
+        state = _state(query, engine)
+        counted: Any = select(state, func.count(col(RunRow.id))).group_by(state)
+        with self._read() as session:
+            rows = session.exec(_filtered(counted, query, (), None, engine))
+            return {State(name): int(number) for name, number in rows}
 
     def pin(self, run_id: str, pinned: bool) -> None:
         """Marks a run to be found again, or lets go of it. Raises NotFound."""
@@ -212,15 +240,23 @@ class Store(Conversations, Keys, WatchedServers):
             )
 
 
-def _filtered(chosen: Any, query: str, states: Iterable[State], pinned: bool | None) -> Any:
+def _filtered(chosen: Any, query: str, states: Iterable[State], pinned: bool | None, engine: str = "") -> Any:
     named = [state.value for state in states]
     if named:
-        chosen = chosen.where(col(RunRow.state).in_(named))
+        chosen = chosen.where(_state(query, engine).in_(named))
     if pinned is not None:
         chosen = chosen.where(col(RunRow.pinned).is_(pinned))
     if query:
         chosen = chosen.where(col(RunRow.words).like(part_of(query), escape="\\"))
+    if engine:  # the last of the words, which an index holds
+        chosen = chosen.where(col(RunRow.words).like(part_of(f"\n{engine}").removesuffix("%"), escape="\\"))
     return chosen
+
+
+def _state(query: str, engine: str) -> Any:
+    """The state to filter or count by. Where words are looked through too, the plus sign keeps SQLite from the index of
+    states, which holds no words: it would read every run's plan to get at them."""
+    return literal_column("+run.state", String) if query or engine else col(RunRow.state)
 
 
 def _run(row: RunRow) -> Run:

@@ -17,7 +17,7 @@ from sqlmodel import SQLModel, create_engine
 
 from backends.errors import NotFound, SlipwayError
 from backends.events import Event, Kind
-from backends.runs import State, standings
+from backends.runs import Place, State, standings
 from backends.text import Text
 from storage import migrations
 from storage.store import Store
@@ -186,6 +186,45 @@ def test_a_page_of_100_000_deployments_comes_within_50_ms(large: Store, asked: d
 
     assert large.count() == 100_000
     assert statistics.median(timed() for _ in range(9)) < 50
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"before": Place(True, datetime(2025, 1, 1, 0, 16, 40, 1, tzinfo=UTC), "r-001000")},
+        {"before": Place(False, datetime(2025, 1, 1, 12, 0, 0, 1, tzinfo=UTC), "r-043200")},
+        {"engine": "transformers", "states": (State.FAILED, State.LOST)},
+        {"engine": "vllm"},
+        {"query": "in none of them", "engine": "vllm"},
+        {"query": "model-3", "engine": "transformers", "states": (State.FAILED, State.LOST)},
+    ],
+    ids=lambda asked: ", ".join(asked) or "first page",
+)
+def test_the_pinned_first_of_100_000_come_within_50_ms(large: Store, asked: dict) -> None:
+    def timed() -> float:
+        begun = time.thread_time()
+        large.pinned_first(limit=50, **asked)
+        return (time.thread_time() - begun) * 1000
+
+    assert statistics.median(timed() for _ in range(9)) < 50
+
+
+def test_a_count_of_each_state_agrees_with_the_counts_one_by_one(large: Store) -> None:
+    for asked in ({}, {"query": "model-3"}):
+        counts = large.counts(**asked)
+        assert counts == {state: count for state in State if (count := large.count(states=(state,), **asked))}
+    assert large.counts(engine="vllm") == {}
+
+
+def test_the_pinned_stand_first_on_every_page(large: Store) -> None:
+    before, seen = None, []
+    for _ in range(4):
+        rows = large.pinned_first(limit=40, before=before)
+        seen += rows
+        before = Place(rows[-1].pinned, rows[-1].created_at, rows[-1].id)
+    assert [row.pinned for row in seen] == [True] * 100 + [False] * 60
+    assert len({row.id for row in seen}) == 160
 
 
 def test_a_list_reads_no_plan(large: Store) -> None:

@@ -26,8 +26,7 @@ log = logging.getLogger(__name__)
 Act = Callable[[Mapping[str, Any], Language], dict[str, Any]]
 ASSET_URL = "/slipway/ui"
 STYLES = ("tokens.css", "parts.css", "gradio.css")
-PARTS = ("header", "stepper", "detect", "model", "engine", "review", "rail", "launch", "chat", "monitor", "history",
-         "drawer")  # fmt: skip
+PARTS = ("header", "stepper", "detect", "model", "engine", "review", "rail", "launch", "chat", "monitor", "history")
 QUEUE_SLEEP_S = 0.01  # Gradio looks into its queue each millisecond: 4 % of a core for nothing
 
 
@@ -70,7 +69,6 @@ def build(control: Control) -> gr.Blocks:
                 part("monitor")
             with tab("history"):
                 part("history")
-                part("drawer")
 
         def act(event: gr.EventData) -> dict[Any, Any]:
             told = event._data if isinstance(event._data, Mapping) else {}
@@ -92,7 +90,7 @@ def build(control: Control) -> gr.Blocks:
 def all_acts(control: Control) -> dict[str, Act]:
     """What the page can ask for, by name."""
     wizard = Wizard(control)
-    history = History(control)
+    history = History(control, wizard.filled)
 
     def boot(told: Mapping[str, Any], language: Language) -> dict[str, Any]:
         serving = control.serving()
@@ -103,8 +101,7 @@ def all_acts(control: Control) -> dict[str, Act]:
             "stepper": views.stepper(language),
             "chat": watch.chat(serving, language),
             "monitor": watch.monitor(watch.Watched(control.monitor(), control.open_runs()), language),
-            "history": history.table({}, language),
-            "drawer": "",
+            "history": history.whole(language),
             **first,
         }
 

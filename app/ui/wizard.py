@@ -202,7 +202,10 @@ class Wizard:
 
     def edit(self, told: Mapping[str, Any], language: Language) -> Parts:
         """The settings of a run, back in the form."""
-        spec = self._control.run(str(told.get("run"))).spec
+        return self.filled(self._control.run(str(told.get("run"))).spec, language)
+
+    def filled(self, spec: Spec, language: Language) -> Parts:
+        """The form filled with a spec, wherever it comes from; nothing of a plan is taken over."""
         draft = draft_of(spec, spec.engine)
         return {**self._model_part(draft, language), "reply": {"go": "stage:2", "draft": draft, "tab": "wizard"}}
 

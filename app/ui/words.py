@@ -107,6 +107,11 @@ SCRIPT: dict[str, Text] = {
         en="The panel does not answer. The page goes on as soon as it is back.", zh="面板没有响应，恢复后页面会继续。"
     ),
     "ok": Text(en="Close", zh="关闭"),
+    "compare": Text(en="Compare", zh="对比"),
+    "compareN": Text(en="Compare {n}", zh="对比 {n} 项"),
+    "tooLarge": Text(
+        en="The file is larger than 16 MiB, which no deployment is.", zh="文件超过 16 MiB，不是部署文件。"
+    ),
     "soFarMinutes": Text(en="{m} min {s} s so far", zh="已用 {m} 分 {s} 秒"),
     "soFar": Text(en="{s} s so far", zh="已用 {s} 秒"),
     "pause": Text(en="Pause", zh="暂停"),

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-PARTS = ("panel", "deploy", "engine")
+PARTS = ("panel", "history", "deploy", "engine")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -259,6 +259,47 @@ def test_fifty_thousand_lines_reach_a_page_that_stays_usable(visitor: Visitor, c
     assert worst[-1] < 500, f"frames apart: {worst} ms"
 
 
+def test_history_by_keyboard_alone_pins_compares_exports_and_imports(visitor: Visitor, control: StillControl) -> None:
+    first, second = control.served("first"), control.served("second")
+    page = visitor.opens("/?tab=history")
+    rows = page.locator("[data-history-run]")
+    expect(rows).to_have_count(2)
+    page.locator(f'[data-history-pin="{first.id}"]').press("Enter")
+    expect(rows.first).to_have_attribute("data-history-run", first.id)
+    expect(page.locator(f'[data-history-pin="{first.id}"]')).to_be_focused()
+    search = page.locator("[data-history-search]")
+    search.press_sequentially("seco")
+    expect(rows).to_have_count(1)
+    page.locator(f'[data-history-pick="{second.id}"]').press("Space")
+    search.fill("")
+    expect(rows).to_have_count(2)
+    page.locator(f'[data-history-pick="{first.id}"]').press("Space")
+    expect(page.locator(f'[data-history-pick="{second.id}"]')).to_be_checked()
+    page.get_by_role("button", name="Compare 2").press("Enter")
+    expect(page.get_by_role("heading", name="Compare 2 deployments")).to_be_focused()
+    alike = page.locator(".compared tr.alike").first
+    expect(alike).to_be_visible()
+    page.locator("[data-only-differences]").press("Space")
+    expect(alike).to_be_hidden()
+    page.keyboard.press("Escape")
+    expect(page.locator("[data-history-compare]")).to_be_focused()
+    page.locator(f'[data-history-open="{second.id}"]').press("Enter")
+    with page.expect_download() as download:
+        page.locator(".drawer a[download]").press("Enter")
+    page.keyboard.press("Escape")
+    expect(page.locator(f'[data-history-open="{second.id}"]')).to_be_focused()
+    text = Path(download.value.path()).read_text()
+    for name, content, said in (("bad", text.replace('"version": 1', '"version": 2'), "version"),
+                                ("good", text, "“second” was read")):  # fmt: skip
+        file = {"name": f"{name}.json", "mimeType": "application/json", "buffer": content.encode()}
+        page.locator("[data-history-file]").set_input_files(file)
+        expect(page.locator("dialog")).to_contain_text(said)
+        page.keyboard.press("Escape")
+    expect(page.locator("#sw-model h1")).to_be_visible()
+    expect(page.locator('[name="name"]')).to_have_value("second")
+    assert not visitor.faults
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser, panel: str, control: StillControl, scheme: str) -> None:
     control.machine = machine("h200-x2-busy")
@@ -291,6 +332,13 @@ def test_axe_finds_nothing_serious(browser, panel: str, control: StillControl, s
     page.click("[data-history-open] >> nth=0")
     page.locator(".drawer").wait_for()
     check("drawer")
+    page.keyboard.press("Escape")
+    for box in page.locator(".pick-cell .tick").all():
+        box.click()
+    check("ticked")
+    page.click("[data-history-compare]")
+    page.locator(".compare").wait_for()
+    check("compare")
 
 
 @pytest.mark.parametrize("tab", ["", "?tab=chat", "?tab=monitor", "?tab=history"])

@@ -101,18 +101,18 @@ def test_a_run_can_be_stopped_and_its_record_deleted(control: StillControl) -> N
     run = control.begun()
     ask(control, "stop", run=run.id)
     assert control.run(run.id).state is State.STOPPED
-    assert ask(control, "delete", run=run.id)["drawer"] == ""
+    assert ask(control, "delete", run=run.id)["reply"]["slots"]["drawer"] == ""
     assert control.count() == 0
 
 
 def test_the_drawer_shows_spec_plan_and_steps(control: StillControl) -> None:
     run = control.served()
-    drawer = ask(control, "open", run=run.id)["drawer"]
+    drawer = ask(control, "open", run=run.id)["reply"]["slots"]["drawer"]
     assert drawer.count('data-log-step="') == len(run.plan.steps)
     assert run.id in drawer
 
 
-@pytest.mark.parametrize("do", ["stop", "retry", "again", "edit", "open", "delete"])
+@pytest.mark.parametrize("do", ["stop", "retry", "again", "edit", "open", "delete", "pin", "compare"])
 def test_a_run_that_is_not_there_is_said_in_words(control: StillControl, do: str) -> None:
     reply = ask(control, do, run="nobody", language="zh")["reply"]
     assert "nobody" in reply["trouble"]["title"]

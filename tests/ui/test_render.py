@@ -7,9 +7,10 @@ import re
 import pytest
 
 from app.monitor import HostSample, Monitor, ServerSample
-from app.ui import fit, launch, units, views, watch
+from app.ui import compare, fit, launch, units, views, watch
 from app.ui.draft import DEFAULTS
 from app.ui.history import History
+from app.ui.render import page
 from app.ui.wizard import option
 from backends.events import Event, Kind
 from backends.runs import State, Trouble
@@ -88,11 +89,6 @@ def test_an_error_and_its_last_lines_are_text(control: StillControl) -> None:
 def test_a_first_answer_is_text(control: StillControl) -> None:
     run = control.served(answer=EVIL)
     harmless(launch.result(run, control.steps(run.id), None, "en"))
-
-
-def test_a_search_is_text(control: StillControl) -> None:
-    control.begun()
-    harmless(History(control).table({"query": EVIL}, "en"))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -201,38 +197,17 @@ def test_a_later_message_of_the_monitor_brings_one_point_a_series() -> None:
             assert len(series["points"]) == count
 
 
-@pytest.mark.parametrize(
-    ("state", "shown"), [("open", "demo"), ("failed", None), ("stopped", None)], ids=["open", "failed", "stopped"]
-)
-def test_history_filters_by_state(control: StillControl, state, shown) -> None:
-    run = control.begun()
-    html = History(control).table({"group": state}, "en")
-    assert (f'data-history-run="{run.id}"' in html) is (shown is not None)
-
-
-def test_history_pages_without_losing_or_repeating_a_run(control: StillControl) -> None:
-    ids = [control.begun(f"run-{number}").id for number in range(45)]
-    seen: list[str] = []
-    told: dict[str, str] = {}
-    while True:
-        html = History(control).table(told, "en")
-        seen += re.findall(r'data-history-run="([^"]+)"', html)
-        follows = re.search(r'data-history-page="([^"]+\|[^"]+)"', html)
-        if follows is None:
-            break
-        told = {"before": follows.group(1)}
-    assert seen == ids[::-1]
-
-
 def test_no_english_page_holds_a_chinese_word(control: StillControl) -> None:
     run = control.served()
+    compared = compare.sections(run, run, control.side_by_side(run.id, run.id), "en")
     pages = [
         views.detect(machine("h200"), fit.strip(control.recommend(), "en"), (), "en"),
         views.model(dict(DEFAULTS), machine("h200"), "", "en"),
         views.review(run.plan, "", "en"),
         watch.chat((run,), "en"),
         watch.monitor(watch.Watched(Monitor(), (run,)), "en"),
-        History(control).table({}, "en"),
+        History(control, dict).whole("en"),
+        page("compare", "en", runs=(run, run), sections=compared),
         *launch.slots(run, control.steps(run.id), None, "en").values(),
     ]
     for html in pages:

@@ -3,6 +3,7 @@ import { on, watch } from "./stream.js";
 import { openLog, logIs } from "./log.js";
 import { choose, startChat } from "./chat.js";
 import { drawMonitor } from "./monitor.js";
+import { askHistory, forget, historyFilter, paintPicks } from "./history.js";
 
 const $ = (selector, root = document) => root.querySelector(selector);
 const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -151,7 +152,7 @@ slipway.fill = (slots) => {
     for (const slot of $$(`[data-slot="${name}"]`)) {
       if (slot.dataset.was === made && slot.childElementCount) continue;
       const focused = slot.contains(document.activeElement) ? document.activeElement : null;
-      const mark = focused && ["data-log-step", "data-do", "data-go", "data-copy"].map((key) => focused.getAttribute(key) && `[${key}="${CSS.escape(focused.getAttribute(key))}"]`).find(Boolean);
+      const mark = focused && ["data-log-step", "data-do", "data-go", "data-copy", "data-history-group", "data-history-page", "data-history-pick", "data-history-pin", "data-history-open"].map((key) => focused.getAttribute(key) && `[${key}="${CSS.escape(focused.getAttribute(key))}"]`).find(Boolean);
       const chosen = slot.tagName === "SELECT" ? slot.value : null;
       slot.innerHTML = made; // made by the panel, escaped there
       slot.dataset.was = made;
@@ -203,8 +204,11 @@ slipway.onReply((told) => {
     if (told.do === "boot" && !booted) begin(told);
     if (told.go && told.do !== "boot") { if (told.tab) openTab(told.tab); go(told.go); }
     if (told.toast) toast(told.toast);
+    paintPicks();
     if (told.do === "open") { $(".drawer h2")?.focus({ preventScroll: true }); }
+    if (told.do === "compare") { scrollTo({ top: 0 }); $(".compare h1")?.focus({ preventScroll: true }); }
     if (told.do === "delete") closing = null;
+    if (told.notice) say(told.notice);
     if (told.trouble) {
       const where = complain(told.trouble);
       if (where && told.do !== "model-input") where.focus?.();
@@ -275,8 +279,8 @@ function ask(what, data, button) {
   return serial;
 }
 
-let historyState = { query: "", group: "", before: "", first: 1, stack: [] };
-function askHistory() { slipway.ask("history", { query: historyState.query, group: historyState.group, before: historyState.before, first: historyState.first }); }
+slipway.act = ask;
+slipway.returnTo = (element) => { closing = element; };
 
 document.addEventListener("submit", (event) => {
   const form = event.target.closest?.("[data-form]");
@@ -288,11 +292,6 @@ document.addEventListener("submit", (event) => {
 
 document.addEventListener("input", (event) => {
   const one = event.target;
-  if (one.matches?.("[data-history-search]")) {
-    clearTimeout(inputTimer);
-    inputTimer = setTimeout(() => { historyState = { ...historyState, query: one.value, before: "", first: 1, stack: [] }; askHistory(); }, 250);
-    return;
-  }
   const form = one.closest?.("[data-form]");
   if (!form) return;
   if (reached > 2 && form.dataset.form === "model") { reached = 2; paintStepper(); }
@@ -313,24 +312,15 @@ document.addEventListener("click", (event) => {
   else if ((one = hit("[data-go]"))) go(one.dataset.go, one.dataset.run);
   else if ((one = hit("[data-copy]"))) slipway.copy($$(one.dataset.copy).map((part) => part.textContent).join("\n"));
   else if ((one = hit("[data-tab]"))) pane(one);
-  else if ((one = hit("[data-history-group]"))) { historyState = { ...historyState, group: one.dataset.historyGroup, before: "", first: 1, stack: [] }; askHistory(); }
-  else if ((one = hit("[data-history-page]"))) turn(one.dataset.historyPage);
-  else if ((one = hit("[data-history-run]"))) { closing = $("[data-history-open]", one); ask("open", { run: one.dataset.historyRun }); }
   else if (hit("[data-drawer-close]")) closeDrawer();
   else if ((one = hit('#nav > .tab-wrapper button[role="tab"]'))) { const index = tabButtons().indexOf(one); if (index >= 0) setTimeout(() => tabShown(TABS[index]), 0); }
 });
-
-function turn(page) {
-  if (page === "back") { const before = historyState.stack.pop() || { before: "", first: 1 }; historyState = { ...historyState, ...before }; }
-  else { historyState.stack.push({ before: historyState.before, first: historyState.first }); historyState = { ...historyState, before: page, first: historyState.first + 20 }; }
-  askHistory();
-}
 
 async function act(button) {
   const told = { run: button.dataset.run };
   if (button.dataset.confirm && !(await confirmed(button))) return;
   if (button.dataset.do === "new") { run = null; show(1); return; }
-  if (button.dataset.do === "delete") Object.assign(told, { query: historyState.query, group: historyState.group });
+  if (button.dataset.do === "delete") { Object.assign(told, historyFilter()); forget(told.run); }
   ask(button.dataset.do, told, button);
 }
 
@@ -390,7 +380,7 @@ function dialog(title, body, buttons) {
 }
 
 const confirmed = (button) => dialog(button.dataset.confirm, [button.dataset.confirmText], [[button.dataset.confirmNo, "no", ""], [button.dataset.confirmYes, "yes", "stop solid"]]);
-const say = (trouble) => dialog(trouble.title, [trouble.hint, ...(trouble.reasons || []).map((reason) => `· ${reason}`)], [[slipway.word("ok"), "no", ""]]);
+const say = slipway.say = (trouble) => dialog(trouble.title, [trouble.hint, ...(trouble.reasons || []).map((reason) => `· ${reason}`)], [[slipway.word("ok"), "no", ""]]);
 
 function toast(words) {
   $(".toast")?.remove();

@@ -71,9 +71,9 @@ class Section(NamedTuple):
 
 def sections(one: Run, other: Run, pairs: Sequence[Compared], language: Language) -> list[Section]:
     """Status and time first, then settings, memory, plan. What is empty on both sides is left out."""
-    status = [STATES[run.state].word.of(language) for run in (one, other)]
+    state, there = (STATES[run.state].word.of(language) for run in (one, other))
     word = Text(en="Status", zh="状态").of(language)
-    found = [Section(Text(en="Result", zh="结果").of(language), [Row(word, "state", *status, status[0] != status[1])])]
+    found = [Section(Text(en="Result", zh="结果").of(language), [Row(word, "state", state, there, state != there)])]
     steps = {step.id: step.title for run in (other, one) for step in run.plan.steps}
     for group in ("took", "forecast", "measured", "spec", "plan"):
         chosen = [pair for pair in pairs if pair.group == group and _is_worth_a_row(pair)]

@@ -135,6 +135,7 @@ class LogLook:
         self._step = step_id
         self.tail = start
         self.ended = False
+        self.rest = ""
         self.recent: deque[tuple[int, LogPage]] = deque(maxlen=16)
 
     def read(self, cursor: int) -> LogPage:
@@ -143,11 +144,12 @@ class LogLook:
 
     def __call__(self) -> LogPage | None:
         page = self.read(self.tail)
-        if not page.lines and page.ended == self.ended:
+        if page.cursor <= self.tail and (page.ended, page.rest) == (self.ended, self.rest):
             return None
-        self.recent.append((self.tail, page))
+        if page.lines:
+            self.recent.append((self.tail, page))
         self.tail = max(self.tail, page.cursor)
-        self.ended = page.ended
+        self.ended, self.rest = page.ended, page.rest
         return page
 
 
@@ -272,21 +274,25 @@ class Reader:
         self._look = look
         self._step = step
         self._told_end = False
+        self._told_rest = ""
         self.cursor = cursor
         self.skipped = skipped
 
     async def next(self) -> dict[str, Any] | None:
-        """The lines behind the cursor, or None where there are none yet."""
-        page = next((page for start, page in self._look.recent if start == self.cursor and page.lines), None)
+        """The lines behind the cursor and the line that has no end yet, or None where there is nothing new."""
+        look = self._look
+        page = next((page for start, page in look.recent if start == self.cursor), None)
         if page is None:
-            if self.cursor >= self._look.tail and (self._told_end or not self._look.ended):
+            news = (look.ended and not self._told_end) or look.rest != self._told_rest
+            if self.cursor >= look.tail and not news:
                 return None
-            page = await asyncio.to_thread(self._look.read, self.cursor)
-        if not page.lines and not (page.ended and not self._told_end):
-            return None
+            page = await asyncio.to_thread(look.read, self.cursor)
         start, self.cursor = self.cursor, max(self.cursor, page.cursor)
-        self._told_end = page.ended
-        return {"step": self._step, "from": start, "to": self.cursor, "lines": page.lines, "ended": page.ended}
+        if self.cursor == start and (page.ended, page.rest) == (self._told_end, self._told_rest):
+            return None
+        self._told_end, self._told_rest = page.ended, page.rest
+        told = {"step": self._step, "from": start, "to": self.cursor, "lines": page.lines, "ended": page.ended}
+        return told | ({"rest": page.rest} if page.rest else {})
 
 
 def frame(name: str, data: object, cursor: str | None = None) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from backends.fitting import Suggestion, changes_that_fit
 from backends.images import VARIANT, Recommendation
 from backends.memory import Estimate, HostNeed, estimate
 from backends.obstacles import Recommended, Rules, against, number, since, too_large
@@ -44,7 +45,10 @@ class Effort(Frozen):
 
 
 class Way(Frozen):
-    """One way to a served model. `reasons` empty: it can be taken now. `possible`: only Slipway itself lacks it yet."""
+    """One way to a served model. `reasons` empty: it can be taken now. `possible`: only Slipway itself lacks it yet.
+
+    `changes`: where it does not fit, the smallest ones after which this way can be taken.
+    """
 
     id: str
     engine: EngineName
@@ -57,6 +61,7 @@ class Way(Frozen):
     effort: Effort
     memory: Estimate
     spec: Spec  # what to start when this way is chosen
+    changes: tuple[Suggestion, ...] = ()
 
 
 @cache
@@ -137,10 +142,14 @@ def _way(
         chosen = chosen.model_copy(update={"image": image.tag})
     memory = estimate(chosen, hardware, model)
     driven = RECIPES.get(rule.engine)
-    refused = () if driven is None else driven.why_not(chosen, hardware, model)
-    found = () if local else against(name, rule, chosen, hardware, model, image)
-    obstacles = tuple(dict.fromkeys((*refused, *found)))
-    obstacles += too_large(memory)
+
+    def obstacles_of(spec: Spec) -> tuple[Text, ...]:
+        refused = () if driven is None else driven.why_not(spec, hardware, model)
+        found = () if local else against(name, rule, spec, hardware, model, image)
+        return tuple(dict.fromkeys((*refused, *found)))
+
+    obstacles = obstacles_of(chosen) + too_large(memory)
+    changes = changes_that_fit(chosen, hardware, model) if memory.verdict == "over" and driven is not None else ()
     missing = (
         ()
         if driven is not None
@@ -158,6 +167,7 @@ def _way(
         effort=_effort(rule, hardware, model, memory),
         memory=memory,
         spec=chosen,
+        changes=tuple(change for change in changes if not obstacles_of(change.spec)),
     )
 
 

@@ -145,9 +145,13 @@ def standings(plan: Plan, events: Iterable[Event]) -> tuple[StepView, ...]:
 
 
 class LogPage(Frozen):
-    """A part of a step's log: whole lines, made fit to show, and the byte cursor to go on from."""
+    """A part of a step's log: whole lines, made fit to show, and the byte cursor to go on from.
+
+    `rest` is the last line as it stands while it has no end yet: a progress bar, a prompt. The cursor is before it.
+    """
 
     lines: tuple[str, ...]
     cursor: int
     size: int  # bytes in the file now
     ended: bool = False  # nothing more will come
+    rest: str = ""

@@ -229,6 +229,18 @@ def test_what_does_not_fit_says_how_much_is_lacking() -> None:
     assert all(says(way, "GiB on GPU 0") for way in told.values())
 
 
+def test_every_change_that_is_offered_opens_its_way() -> None:
+    kinds = set()
+    for name, gpus, batch in (("llama-2-7b", 1, 24), ("llama-2-13b", 2, 4), ("llama-2-13b", 1, 4)):
+        here = machine(gpus=gpus)
+        for way in found(model(name), here, spec(batch)).values():
+            for change in way.changes:
+                assert not found(model(name), here, change.spec)[way.id].reasons, (way.id, change.text.en)
+                kinds.add(change.text.en.split()[0])
+            assert way.reasons or not way.changes
+    assert kinds == {"Serve", "Allow", "Use", "Split"}
+
+
 def test_effort_tells_builds_from_mere_pulls() -> None:
     told = found(model("llama-2-7b"), machine())
     first = {name: way.effort.first_start_s or 0 for name, way in told.items()}

@@ -61,15 +61,41 @@ def test_colours_and_control_characters_are_taken_out() -> None:
     assert shown("a\x00b\x07c") == "a\ufffdb\ufffdc"
 
 
-def test_a_line_of_five_megabytes_is_shown_by_its_head(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_bytes(b"x" * 5_000_000 + b"\nafter\n")
-    cursor, seen = 0, []
-    while (page := read(log, cursor, ended=True)).cursor != cursor:
+def pages(log: Path, limit: int = 262_144, ended: bool = True) -> list[str]:
+    """Every line, page by page."""
+    cursor, seen = 0, list[str]()
+    while (page := read(log, cursor, limit, ended=ended)).cursor != cursor:
         seen += page.lines
         cursor = page.cursor
-    assert seen[-1].endswith("after")
-    assert max(map(len, seen)) < LONGEST_LINE + 50
+    return seen
+
+
+def test_a_line_of_five_megabytes_is_one_line_shown_by_its_head(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"before\n" + b"x" * 5_000_000 + b"\nafter\n")
+    assert pages(log) == ["before", f"{'x' * LONGEST_LINE} … (+{5_000_000 - LONGEST_LINE:,})", "after"]
+
+
+def test_a_long_line_that_still_grows_is_shown_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * 300_000)
+    head = read(log)
+    assert len(head.lines) == 1 and head.cursor == 300_000
+    with log.open("ab") as file:
+        file.write(b"x" * 300_000)
+    more = read(log, head.cursor)
+    assert (more.lines, more.cursor) == ((), 600_000)
+    with log.open("ab") as file:
+        file.write(b"x\nafter\n")
+    assert read(log, more.cursor).lines == ("after",)
+
+
+def test_a_bar_that_has_no_line_end_yet_is_the_rest_of_the_page(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes("one\n10%\r50% \x1b[32m█".encode())
+    page = read(log)
+    assert (page.lines, page.rest, page.cursor) == (("one",), "50% █", 4)
+    assert read(log, ended=True).lines == ("one", "50% █") and read(log, ended=True).rest == ""
 
 
 def test_bytes_that_are_no_text_do_not_stop_the_reader(tmp_path: Path) -> None:

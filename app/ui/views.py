@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from app.ui import units
-from app.ui.draft import Draft, suggested_name
+from app.ui.draft import Draft, draft_of, suggested_name
 from app.ui.render import forecast, page
 from app.ui.words import ENGINES
+from backends.fitting import Suggestion
 from backends.script import command
 from backends.spec import Hardware, Model, Spec
 from backends.steps import Ask, Forecast, Plan, Step, WriteFiles
@@ -38,6 +39,25 @@ class Option(NamedTuple):
     image: str | None = None
     reasons: Sequence[Text] = ()
     facts: Sequence[tuple[str, str]] = ()
+    changes: Sequence[Change] = ()
+
+
+class Change(NamedTuple):
+    """A change after which it fits: its words, and the fields of the form that it sets."""
+
+    words: Text
+    fields: Mapping[str, Any]
+
+
+def changes(before: Spec, suggestions: Sequence[Suggestion], choice: str = "") -> list[Change]:
+    """Suggestions as changes of the form that means `before`, `choice` being the card that they are about."""
+    now = draft_of(before)
+    found = []
+    for one in suggestions:
+        then = draft_of(one.spec)
+        fields = {name: value for name, value in then.items() if value != now[name]}
+        found.append(Change(one.text, fields | ({"choice": choice} if choice else {})))
+    return found
 
 
 def machine_words(hardware: Hardware, language: Language) -> list[str]:
@@ -121,8 +141,15 @@ def model(draft: Draft, hardware: Hardware, found: str, language: Language) -> s
     return page("model", language, draft=draft, hardware=hardware, facts=Markup(found), suggested_name=name)  # noqa: S704
 
 
-def rail(hardware: Hardware, spec: Spec | None, fit: object | None, chosen: bool, language: Language) -> str:
-    """What has been decided so far, and whether it fits."""
+def rail(
+    hardware: Hardware,
+    spec: Spec | None,
+    fit: object | None,
+    chosen: bool,
+    language: Language,
+    changes: Sequence[Change] = (),
+) -> str:
+    """What has been decided so far, and whether it fits; where it does not, what would make it fit."""
     return page(
         "rail",
         language,
@@ -130,6 +157,7 @@ def rail(hardware: Hardware, spec: Spec | None, fit: object | None, chosen: bool
         machine=" · ".join(machine_words(hardware, language)),
         spec=spec,
         fit=fit,
+        changes=changes,
         engine_chosen=chosen,
         engine_name=ENGINES[spec.engine].of(language) if spec else "",
     )

@@ -139,10 +139,12 @@ class Wizard:
         except SlipwayError as error:
             trouble = error
         bar = None if spec is None else fit.fit(self._control.forecast(spec), language)
+        over = spec is not None and bar is not None and bar.over
+        changes = views.changes(spec, self._control.changes_that_fit(spec)) if spec is not None and over else ()
         words = None
         if trouble is not None and model is None:
             words = trouble.message if trouble.hint is None else trouble.message + trouble.hint
-        return views.facts(model, words, language), views.rail(hardware, spec, bar, False, language), trouble
+        return views.facts(model, words, language), views.rail(hardware, spec, bar, False, language, changes), trouble
 
     # --- Engine ---------------------------------------------------------------------------------------------------
 
@@ -170,7 +172,9 @@ class Wizard:
         return chosen_way(self._control.ways(spec_of(draft)), draft["choice"])
 
     def _rail(self, way: Way, language: Language) -> str:
-        return views.rail(self._control.detect(), way.spec, fit.fit(way.memory, language), True, language)
+        bar = fit.fit(way.memory, language)
+        changes = views.changes(way.spec, way.changes, way.id)
+        return views.rail(self._control.detect(), way.spec, bar, True, language, changes)
 
     # --- Review ---------------------------------------------------------------------------------------------------
 
@@ -245,6 +249,7 @@ def option(way: Way, chosen: bool, first: bool, language: Language) -> Option:
         image=way.image if way.spec.image else None,
         reasons=(way.gain, *way.notes) if usable else way.reasons,
         facts=[(name.of(language), value) for name, value in words if value] if usable else [],
+        changes=views.changes(way.spec, way.changes, way.id),
     )
 
 

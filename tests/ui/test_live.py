@@ -109,6 +109,23 @@ async def test_progress_bars_colours_and_bytes_are_made_fit_to_show(control: Sti
     assert sum(map(len, got)) < 100_000
 
 
+async def test_a_progress_bar_is_seen_while_its_line_has_no_end(control: StillControl) -> None:
+    run, step = running(control)
+    control.wrote(run, step, "one\n")
+    seen = []
+    stream = Live(control).stream(Wanted("en", run.id, step))
+    async with asyncio.timeout(20), aclosing(messages(stream)) as told:
+        async for name, data, _ in told:
+            if name != "log":
+                continue
+            assert data["from"] == (0 if not seen else 4)
+            seen.append((data["lines"], data.get("rest")))
+            if len(seen) == 4:
+                break
+            control.wrote(run, step, ("10%", "\r50%", "\r100%\n")[len(seen) - 1])
+    assert seen == [(["one"], None), ([], "10%"), ([], "50%"), (["100%"], None)]
+
+
 async def test_of_a_very_long_log_the_end_is_sent(control: StillControl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.live.TAIL_BYTES", 1000)
     run, step = running(control)

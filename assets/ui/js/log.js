@@ -4,11 +4,12 @@ import { on, watch } from "./stream.js";
 const ROW = 20;
 const MOST = 200_000; // lines kept in the page; the download has all
 const $ = (name) => document.querySelector(`[data-log-${name}]`);
-const state = { run: null, step: null, pinned: false, lines: [], levels: [], base: 0, skipped: 0, ended: false };
+const state = { run: null, step: null, pinned: false, lines: [], levels: [], base: 0, skipped: 0, ended: false, rest: "" };
 let level = "all";
 let query = "";
 let shown = null; // indices of the lines that the filter lets through; null: all
 let tops = new Uint32Array(1024); // tops[i]: rows above the i-th shown line
+let widths = new Uint32Array(1024); // widths[i]: cells that the i-th line takes
 let columns = 80;
 let cell = 7.2;
 let follow = true;
@@ -49,39 +50,44 @@ function slowCells(line) {
 }
 
 const text = (line) => line.replace(GLOG, "");
-const rows = (line) => Math.max(1, Math.ceil(cells(text(line)) / (columns || 80)));
+const rows = (wide) => Math.max(1, Math.ceil(wide / (columns || 80)));
 const size = () => (shown ? shown.length : state.lines.length);
 const real = (i) => (shown ? shown[i] : i);
 
-function room(n) {
-  if (tops.length > n + 1) return;
-  const bigger = new Uint32Array(Math.max(tops.length * 2, n + 2));
-  bigger.set(tops);
-  tops = bigger;
+function room(array, n) {
+  if (array.length > n + 1) return array;
+  const bigger = new Uint32Array(Math.max(array.length * 2, n + 2));
+  bigger.set(array);
+  return bigger;
 }
 
-function measureAll() {
+function measureFrom(start) {
   const n = size();
-  room(n);
-  tops[0] = 0;
-  for (let i = 0; i < n; i++) tops[i + 1] = tops[i] + rows(state.lines[real(i)]);
+  tops = room(tops, n);
+  if (!start) tops[0] = 0;
+  for (let i = start; i < n; i++) tops[i + 1] = tops[i] + rows(widths[real(i)]);
 }
 
 function refilter() {
   shown = null;
-  if (level !== "all") shown = state.levels.flatMap((one, i) => (one === level ? [i] : []));
-  measureAll();
+  if (level !== "all") {
+    shown = [];
+    for (let i = 0; i < state.levels.length; i++) if (state.levels[i] === level) shown.push(i);
+  }
+  measureFrom(0);
 }
 
 function search() {
   found = [];
   at = -1;
-  if (query) {
-    const wanted = query.toLowerCase();
-    const n = size();
-    for (let i = 0; i < n; i++) if (state.lines[real(i)].toLowerCase().includes(wanted)) found.push(i);
-  }
+  searchFrom(0);
   foot();
+}
+
+function searchFrom(start) {
+  if (!query) return;
+  const wanted = new RegExp(query.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), "i");
+  for (let i = start, n = size(); i < n; i++) if (wanted.test(state.lines[real(i)])) found.push(i);
 }
 
 function jump(step) {
@@ -96,12 +102,12 @@ function jump(step) {
 
 export function openLog(run, step, pinned = false) {
   if (state.run === run && state.step === step) return;
-  Object.assign(state, { run, step, pinned, lines: [], levels: [], base: 0, skipped: 0, ended: false });
+  Object.assign(state, { run, step, pinned, lines: [], levels: [], base: 0, skipped: 0, ended: false, rest: "" });
   Object.assign(counts, { W: 0, E: 0 });
   timed = false;
   delete document.querySelector("[data-log]")?.dataset.timed;
   shown = null; found = []; at = -1; unseen = 0;
-  measureAll();
+  measureFrom(0);
   setFollow(true);
   const link = $("download");
   if (link && run && step) link.href = `/slipway/runs/${encodeURIComponent(run)}/log/${encodeURIComponent(step)}`;
@@ -114,31 +120,39 @@ export const logIs = () => state;
 function take(page) {
   if (page.step !== state.step) return;
   const before = size();
+  widths = room(widths, state.lines.length + page.lines.length);
   for (const line of page.lines) {
     const one = levelOf(line);
+    widths[state.lines.length] = cells(text(line));
     state.lines.push(line);
     state.levels.push(one);
     if (one === "W" || one === "E") counts[one]++;
     if (shown && one === level) shown.push(state.lines.length - 1);
   }
   state.ended = page.ended;
-  if (state.lines.length > MOST) {
-    const gone = state.lines.length - MOST + MOST / 10;
-    state.lines.splice(0, gone);
-    state.levels.splice(0, gone);
-    state.base += gone;
-    refilter();
-  } else {
-    const n = size();
-    room(n);
-    for (let i = before; i < n; i++) tops[i + 1] = tops[i] + rows(state.lines[real(i)]);
-  }
-  if (query) {
-    const wanted = query.toLowerCase();
-    for (let i = before; i < size(); i++) if (state.lines[real(i)].toLowerCase().includes(wanted)) found.push(i);
-  }
+  state.rest = page.rest || "";
+  measureFrom(before);
+  searchFrom(before);
+  if (state.lines.length > MOST) forget(state.lines.length - MOST + MOST / 10);
   if (!follow) unseen += page.lines.length;
   later();
+}
+
+// The oldest lines go; what is in sight stays where it is.
+function forget(gone) {
+  const view = $("view");
+  const kept = shown ? shown.findIndex((index) => index >= gone) : gone;
+  const lost = kept < 0 ? size() : kept; // shown lines that go
+  const height = tops[lost] * ROW;
+  state.lines.splice(0, gone);
+  state.levels.splice(0, gone);
+  widths.copyWithin(0, gone);
+  state.base += gone;
+  if (shown) shown = shown.slice(lost).map((index) => index - gone);
+  measureFrom(0);
+  found = found.slice(found.findIndex((index) => index >= lost) < 0 ? found.length : found.findIndex((index) => index >= lost)).map((index) => index - lost);
+  at = -1;
+  if (view && !follow) view.scrollTop = Math.max(0, view.scrollTop - height);
 }
 
 function later() {
@@ -147,9 +161,13 @@ function later() {
   requestAnimationFrame(() => { due = false; fit(); draw(); foot(); });
 }
 
+let measured = null; // the view and its width that `columns` is for: measuring makes the browser lay the page out
 function fit() {
   const view = $("view");
-  if (!view || !view.clientWidth) return;
+  const wide = view?.clientWidth;
+  const key = `${wide} ${timed}`;
+  if (!wide || (measured?.view === view && measured.key === key)) return;
+  measured = { view, key };
   const probe = document.createElement("span");
   probe.textContent = "0".repeat(100);
   probe.style.cssText = "position:absolute;visibility:hidden;white-space:pre";
@@ -157,9 +175,10 @@ function fit() {
   cell = probe.getBoundingClientRect().width / 100 || cell;
   probe.remove();
   const narrow = matchMedia("(max-width: 720px)").matches;
-  const wide = Math.max(10, Math.floor((view.clientWidth - (narrow ? 40 : timed ? 190 : 90)) / cell));
-  if (wide !== columns) { columns = wide; measureAll(); }
+  const fits = Math.max(10, Math.floor((wide - (narrow ? 40 : timed ? 190 : 90)) / cell));
+  if (fits !== columns) { columns = fits; measureFrom(0); }
 }
+document.fonts?.ready.then(() => { measured = null; later(); });
 
 function first(row) { // the shown line that holds that row
   let low = 0, high = size() - 1;
@@ -184,31 +203,44 @@ function draw() {
   const view = $("view"), space = $("space"), body = $("rows");
   if (!view) return;
   const n = size();
-  const height = tops[n] * ROW;
-  space.style.height = `${height}px`;
-  $("nothing").hidden = state.lines.length > 0;
+  const below = state.rest && !shown ? rows(cells(state.rest)) : 0;
+  const height = (tops[n] + below) * ROW;
+  if (space.dataset.height !== String(height)) { space.dataset.height = height; space.style.height = `${height}px`; }
+  $("nothing").hidden = state.lines.length > 0 || Boolean(state.rest);
   if (follow) view.scrollTop = height;
-  const start = n ? first(Math.max(0, Math.floor(view.scrollTop / ROW) - 10)) : 0;
-  const end = Math.floor((view.scrollTop + view.clientHeight) / ROW) + 10;
+  const from = view.scrollTop;
+  const start = n ? first(Math.max(0, Math.floor(from / ROW) - 10)) : 0;
+  const end = Math.floor((from + view.clientHeight) / ROW) + 10;
   const made = document.createDocumentFragment();
-  for (let i = start; i < n && tops[i] <= end; i++) {
+  let i = start;
+  for (; i < n && tops[i] <= end; i++) {
     const index = real(i), line = state.lines[index], glog = GLOG.exec(line), one = state.levels[index];
-    const row = document.createElement("div");
-    if (one === "W" || one === "E") row.className = one;
+    const row = rowOf([(state.base + index + 1).toLocaleString("en"), glog ? glog[2] : "", one], text(line), tops[i + 1] - tops[i]);
+    if (one === "W" || one === "E") row.classList.add(one);
     if (found[at] === i) row.classList.add("hit");
-    row.style.height = `${(tops[i + 1] - tops[i]) * ROW}px`;
-    for (const words of [(state.base + index + 1).toLocaleString("en"), glog ? glog[2] : "", one]) {
-      const part = document.createElement("span");
-      part.textContent = words;
-      row.append(part);
-    }
-    const words = document.createElement("span");
-    if (query) mark(words, text(line)); else words.textContent = text(line);
-    row.append(words);
+    made.append(row);
+  }
+  if (below && i === n) {
+    const row = rowOf(["", "", ""], state.rest, below);
+    row.classList.add("rest");
     made.append(row);
   }
   body.style.transform = `translateY(${tops[start] * ROW}px)`;
   body.replaceChildren(made);
+}
+
+function rowOf(cellsBefore, words, high) {
+  const row = document.createElement("div");
+  row.style.height = `${high * ROW}px`;
+  for (const told of cellsBefore) {
+    const part = document.createElement("span");
+    part.textContent = told;
+    row.append(part);
+  }
+  const part = document.createElement("span");
+  if (query) mark(part, words); else part.textContent = words;
+  row.append(part);
+  return row;
 }
 
 function foot() {
@@ -261,7 +293,7 @@ document.addEventListener("scroll", (event) => {
 document.addEventListener("click", async (event) => {
   const hit = (name) => event.target.closest?.(`[data-log-${name}]`);
   if (hit("pill")) setFollow(true);
-  else if (hit("copy")) slipway.copy(state.lines.join("\n"));
+  else if (hit("copy")) slipway.copy(state.lines.join("\n") + (state.rest ? `\n${state.rest}` : ""));
   else if (hit("level")) {
     level = hit("level").dataset.logLevel;
     for (const one of document.querySelectorAll("[data-log-level]")) { one.classList.toggle("on", one.dataset.logLevel === level); one.setAttribute("aria-pressed", one.dataset.logLevel === level); }
@@ -269,6 +301,7 @@ document.addEventListener("click", async (event) => {
   } else if (hit("first")) {
     level = "all"; refilter(); search();
     const index = state.levels.indexOf("E");
+    if (index < 0) return; // it is so long ago that its line has gone from the page
     setFollow(false);
     const view = $("view");
     view.scrollTop = tops[index] * ROW - view.clientHeight / 3;

@@ -308,6 +308,7 @@ document.addEventListener("click", (event) => {
   if ((one = hit("[data-language]"))) slipway.setLanguage(one.dataset.language);
   else if (hit("[data-theme-switch]")) slipway.setTheme();
   else if ((one = hit("[data-stage]"))) { const n = Number(one.dataset.stage); if (n === 5) openRun(run); else show(n); }
+  else if ((one = hit("[data-change]"))) change(one);
   else if ((one = hit("[data-do]"))) act(one);
   else if ((one = hit("[data-go]"))) go(one.dataset.go, one.dataset.run);
   else if ((one = hit("[data-copy]"))) slipway.copy($$(one.dataset.copy).map((part) => part.textContent).join("\n"));
@@ -322,6 +323,17 @@ async function act(button) {
   if (button.dataset.do === "new") { run = null; show(1); return; }
   if (button.dataset.do === "delete") { Object.assign(told, historyFilter()); forget(told.run); }
   ask(button.dataset.do, told, button);
+}
+
+// A change that makes the deployment fit: into the form, and the stage is asked for anew.
+function change(button) {
+  kept.draft = { ...draft(), ...JSON.parse(button.dataset.change) };
+  refreshForm(kept.draft);
+  reached = Math.min(reached, stage);
+  save();
+  paintStepper();
+  if (stage === 2) lastInput = slipway.ask("model-input", { draft: draft() });
+  else ask("model", { draft: draft() }, button);
 }
 
 function pane(tab) {

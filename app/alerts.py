@@ -37,6 +37,47 @@ class Alert(Frozen):
     value: float | None = None
     limit: float | None = None
 
+    @property
+    def hint(self) -> Text:
+        """What to do about it."""
+        return HINTS[self.kind]
+
+
+HINTS: dict[Kind, Text] = {
+    "server_down": Text(
+        en="Open its log: the last lines tell why. If its process is gone, launch it again.",
+        zh="查看其日志，最后几行会说明原因；进程已退出时请重新启动。",
+    ),
+    "failures": Text(
+        en="Its log names each failed request. Full queues and too long prompts are the usual causes.",
+        zh="日志记录了每个失败的请求，常见原因是队列已满或提示过长。",
+    ),
+    "queue": Text(
+        en="Send fewer requests at once, or launch it with more requests at once or as a second server.",
+        zh="减少同时发送的请求，或提高并发请求数后重新启动，也可再启动一个服务。",
+    ),
+    "first_token": Text(
+        en="Shorter prompts and fewer requests at once begin sooner; a second server shares the load.",
+        zh="缩短提示、减少并发可更快开始，也可再启动一个服务分担负载。",
+    ),
+    "queue_time": Text(
+        en="More requests arrive than it answers. Raise requests at once if memory allows, or add a server.",
+        zh="请求多于处理能力。内存允许时可提高并发请求数，或增加服务。",
+    ),
+    "ram": Text(
+        en="Stop a server or another program before the system ends one by itself.",
+        zh="请停止某个服务或其他程序，以免系统强制结束进程。",
+    ),
+    "gpu_memory": Text(
+        en="A longer context may not fit any more. Lower context or requests at once, or free the GPU.",
+        zh="更长的上下文可能放不下。请降低上下文或并发，或释放该 GPU。",
+    ),
+    "gpu_temperature": Text(
+        en="It slows itself down when too warm. Look at fans and air; lower the load until it cools.",
+        zh="过热时 GPU 会自动降频。请检查风扇与通风，并降低负载。",
+    ),
+}
+
 
 def alerts(monitor: Monitor, thresholds: Thresholds) -> tuple[Alert, ...]:
     """What is beyond its threshold, servers first. What is not known raises nothing."""

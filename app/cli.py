@@ -50,7 +50,8 @@ def main(argv: Sequence[str], make_control: MakeControl) -> int:
 
 
 def _panel(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
-    control = make_control({"home": arguments.home, "host": arguments.host, "port": arguments.port})
+    flags = {name: getattr(arguments, name) for name in ("home", "host", "port", "names")}
+    control = make_control(flags)
     from app.web import serve  # late: only the panel needs gradio
 
     control.recover()
@@ -412,6 +413,7 @@ def _parser() -> argparse.ArgumentParser:
     panel = command("panel", _panel, "start the panel")
     panel.add_argument("--host", help="address to listen on (127.0.0.1)")
     panel.add_argument("--port", help="port to listen on (7860)")
+    panel.add_argument("--names", help="host names of a reverse proxy, parted by commas (SLIPWAY_NAMES)")
     panel.add_argument("--demo", action="store_true", help="launch the demo deployment too")
     command("setup", _setup, "install the embedded runtime without starting anything")
     command("detect", _detect, "show what this machine has")

@@ -432,9 +432,18 @@ class Control(Kept):
         """The newest sample of everything that is watched."""
         return self._sampler.now
 
-    def alerts(self, thresholds: Thresholds | None = None) -> tuple[Alert, ...]:
+    def thresholds(self) -> Thresholds:
+        """From which values on alerts are raised: what a person chose, else what is usual."""
+        kept = self._store.choice("thresholds")
+        return Thresholds() if kept is None else Thresholds.model_validate_json(kept)
+
+    def set_thresholds(self, thresholds: Thresholds) -> None:
+        """Chooses them, for every panel of this data folder."""
+        self._store.keep_choice("thresholds", thresholds.model_dump_json())
+
+    def alerts(self) -> tuple[Alert, ...]:
         """What of the newest sample should worry a person."""
-        return alerts(self.monitor(), thresholds or Thresholds())
+        return alerts(self.monitor(), self.thresholds())
 
     def add_watched(self, server: WatchedServer) -> Watched:
         """Watches a Triton server that Slipway did not start. Raises BadInput for a host that may not be looked at."""

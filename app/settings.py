@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,13 +33,14 @@ class Settings(Frozen):
     model_roots: tuple[Path, ...] = ()
     password: str | None = Field(default=None, repr=False)
     require_key: bool = False  # the API asks for a key on loopback too; off loopback it always does
+    names: tuple[str, ...] = ()  # under which a reverse proxy makes the panel reachable
     watch_hosts: tuple[str, ...] = ()  # hosts besides this one whose servers may be watched
     sources: Sources = Sources()
 
     @property
     def loopback(self) -> bool:
-        """True where only this machine can reach the panel."""
-        return self.host in ("127.0.0.1", "::1", "localhost")
+        """True where only this machine can reach the panel; a proxy that gives it a name lets others in."""
+        return self.host in ("127.0.0.1", "::1", "localhost") and not self.names
 
 
 def settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -46,9 +48,10 @@ def settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, st
 
     SLIPWAY_HOME (else the user's data directory), SLIPWAY_HOST, SLIPWAY_PORT, SLIPWAY_LANGUAGE (en, zh),
     SLIPWAY_MODEL_ROOTS (folders, parted as in PATH; else the person's home and the data folder), SLIPWAY_PASSWORD,
-    SLIPWAY_REQUIRE_KEY (1: the API asks for a key on loopback too), SLIPWAY_WATCH_HOSTS (names or addresses, parted by
-    commas, whose Triton servers may be watched), and a mirror or proxy for each field of `Sources`:
-    SLIPWAY_TORCH_INDEX, SLIPWAY_REGISTRY_MIRROR, SLIPWAY_GIT_MIRROR, SLIPWAY_PIP_INDEX, SLIPWAY_HF_ENDPOINT,
+    SLIPWAY_REQUIRE_KEY (1: the API asks for a key on loopback too), SLIPWAY_NAMES (host names, parted by commas, under
+    which a reverse proxy makes the panel reachable; a login is asked for then), SLIPWAY_WATCH_HOSTS (names or
+    addresses, parted by commas, whose Triton servers may be watched),
+    and a mirror or proxy for each field of `Sources`: SLIPWAY_TORCH_INDEX, SLIPWAY_REGISTRY_MIRROR, SLIPWAY_GIT_MIRROR, SLIPWAY_PIP_INDEX, SLIPWAY_HF_ENDPOINT,
     SLIPWAY_HTTP_PROXY, SLIPWAY_HTTPS_PROXY, SLIPWAY_NO_PROXY (else what pip, the Hugging Face library and curl read).
     Raises BadInput naming the variable or flag.
     """
@@ -65,6 +68,7 @@ def settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, st
         model_roots=tuple(root.absolute() for root in (*roots, *([] if roots else [Path.home()]), home, ASSETS)),
         password=env.get("SLIPWAY_PASSWORD") or None,
         require_key=_yes("require_key", env.get("SLIPWAY_REQUIRE_KEY", "")),
+        names=_names(str(given.get("names") or env.get("SLIPWAY_NAMES") or "")),
         watch_hosts=tuple(one.strip() for one in env.get("SLIPWAY_WATCH_HOSTS", "").split(",") if one.strip()),
         sources=_sources(env),
     )
@@ -107,6 +111,24 @@ def _port(value: object) -> int:
             Text(en="Give a number from 1 to 65535, such as 7860.", zh="填写 1 到 65535 之间的数字，例如 7860。"),
         )
     return port
+
+
+_HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*")
+
+
+def _names(told: str) -> tuple[str, ...]:
+    names = tuple(one.strip().lower() for one in told.split(",") if one.strip())
+    for name in names:
+        if not _HOST_NAME.fullmatch(name):
+            raise BadInput(
+                "names",
+                Text(en=f"names: “{name}” is not a host name.", zh=f"names：“{name}”不是主机名。"),
+                Text(
+                    en="Write names alone, without http:// or a port, such as slipway.example.org.",
+                    zh="只写主机名，不带 http:// 和端口，例如 slipway.example.org。",
+                ),
+            )
+    return names
 
 
 def _yes(field: str, value: str) -> bool:

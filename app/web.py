@@ -23,7 +23,6 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Redirect
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.staticfiles import StaticFiles
 
-from app.alerts import Thresholds, alerts
 from app.api import api
 from app.asked import json_body, language_of
 from app.control import Control
@@ -51,7 +50,12 @@ def web(control: Control, settings: Settings, login: Login | None) -> FastAPI:
     live = Live(control)
     app.state.live = live
     app.add_middleware(
-        Guard, host=settings.host, login=login, knows_key=control.knows_key, key_always=settings.require_key
+        Guard,
+        host=settings.host,
+        login=login,
+        names=settings.names,
+        knows_key=control.knows_key,
+        key_always=settings.require_key,
     )
 
     @app.exception_handler(SlipwayError)
@@ -65,7 +69,8 @@ def web(control: Control, settings: Settings, login: Login | None) -> FastAPI:
     @app.get("/metrics")
     async def _metrics() -> Response:
         now = control.monitor()
-        return Response(exposition(now, alerts(now, Thresholds())), media_type=CONTENT_TYPE_LATEST)
+        raised = await asyncio.to_thread(control.alerts)
+        return Response(exposition(now, raised), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/slipway/stream")
     async def _stream(request: Request) -> StreamingResponse:

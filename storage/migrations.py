@@ -85,6 +85,12 @@ def m005_watched_servers(db: sqlite3.Connection) -> None:
     )
 
 
+@migration
+def m006_choices(db: sqlite3.Connection) -> None:
+    """What a person chose for the whole panel, such as the thresholds of alerts."""
+    db.execute("CREATE TABLE choice (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL)")
+
+
 def migrate(path: Path) -> None:
     """Brings the database at `path` to the newest version, in one transaction, with a copy `.before-N` kept.
 

@@ -22,6 +22,7 @@ from backends.runs import OPEN, Place, Run, State, Summary, Trouble
 from backends.spec import Endpoint
 from backends.steps import Plan, digest
 from backends.text import Text
+from storage.choices import Choices
 from storage.conversations import Conversations
 from storage.database import changed, now, part_of
 from storage.keys import Keys
@@ -29,7 +30,7 @@ from storage.tables import EventRow, RunRow
 from storage.watched import WatchedServers
 
 
-class Store(Conversations, Keys, WatchedServers):
+class Store(Choices, Conversations, Keys, WatchedServers):
     """Everything that is remembered below `folder`. Safe from several threads and programs at once."""
 
     # --- runs -----------------------------------------------------------------------------------------------------

@@ -91,6 +91,15 @@ class MessageRow(SQLModel, table=True):
     at: str
 
 
+class ChoiceRow(SQLModel, table=True):
+    """One thing that a person chose for the whole panel. `value` is JSON."""
+
+    __tablename__ = "choice"
+
+    name: str = Field(primary_key=True)
+    value: str
+
+
 class WatchedRow(SQLModel, table=True):
     """One server that Slipway did not start. `server` is JSON, `address` what its host was resolved to."""
 

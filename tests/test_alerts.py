@@ -12,6 +12,7 @@ from app.monitor import GpuSample, HostSample, Monitor, ServerSample
 from app.prometheus import exposition
 from app.web import web
 from backends.spec import Gpu
+from storage.store import Store
 from tests.ui.conftest import StillControl, control  # noqa: F401  the fixture
 
 SERVER = ServerSample(run="demo-1", name="demo", engine="transformers", model="demo", ready=True)
@@ -42,6 +43,7 @@ def test_what_is_beyond_its_threshold_is_said_in_both_languages(changes: dict, k
     assert (alert.kind, alert.subject) == (kind, "demo-1")
     assert "demo" in alert.text.en and "demo" in alert.text.zh
     assert alert.text.en != alert.text.zh
+    assert alert.hint.en != alert.hint.zh
 
 
 @pytest.mark.parametrize(
@@ -111,6 +113,17 @@ def test_a_hostile_model_name_adds_no_line() -> None:
     evil = 'x"} 1\nslipway_server_ready{run="fake"} 1\n'
     told = families(monitor(model=evil))
     assert [labels["model"] for labels, _ in told["slipway_server_ready"]] == [evil]
+
+
+def test_chosen_thresholds_are_kept_and_hold_for_the_page_and_for_scrapers(control, monkeypatch) -> None:  # noqa: F811
+    monkeypatch.setattr(type(control), "monitor", lambda _self: monitor(queued=10.0))
+    assert control.alerts() == ()
+    control.set_thresholds(Thresholds(queued=5))
+    assert [alert.kind for alert in control.alerts()] == ["queue"]
+    again = StillControl(control.settings, Store(control.settings.home), {})
+    assert again.thresholds() == Thresholds(queued=5)
+    with TestClient(web(again, control.settings, None), base_url="http://127.0.0.1:7860") as panel:
+        assert 'slipway_alert{kind="queue",subject="demo-1"} 1.0' in panel.get("/metrics").text
 
 
 def test_metrics_are_behind_the_gate(control: StillControl) -> None:  # noqa: F811

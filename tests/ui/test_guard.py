@@ -9,6 +9,10 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from app.guard import COOKIE, FREE_TRIES, SHUT, Guard, Login
+from app.settings import settings
+from app.web import web
+from backends.errors import BadInput
+from tests.ui.conftest import StillControl
 
 
 def client(login: Login | None = None, host: str = "127.0.0.1", base: str = "http://127.0.0.1:7860") -> TestClient:
@@ -33,6 +37,28 @@ def test_off_loopback_an_address_is_answered_and_a_foreign_name_is_not() -> None
     panel = client(Login("secret"), host="0.0.0.0")
     assert panel.get("/", headers={"host": "10.1.2.3:7860"}).status_code == 401
     assert panel.get("/", headers={"host": "evil.example"}).status_code == 421
+
+
+def test_a_reverse_proxy_s_name_is_answered_and_no_other(control: StillControl) -> None:
+    told = settings({"home": str(control.settings.home)}, {"SLIPWAY_NAMES": "Slipway.example.org, gpu-7"})
+    assert not told.loopback  # others come in through the proxy: they log in
+    with TestClient(web(control, told, Login("open sesame")), base_url="http://127.0.0.1:7860") as panel:
+        for host, status in (("slipway.example.org", 401), ("gpu-7:8443", 401), ("127.0.0.1:7860", 401),
+                             ("example.org", 421), ("slipway.example.org.evil.example", 421)):  # fmt: skip
+            assert panel.get("/slipway/health", headers={"host": host}).status_code == status, host
+        there = {"host": "slipway.example.org", "origin": "https://slipway.example.org"}
+        entered = panel.post("/slipway/login", content="password=open+sesame", headers=there, follow_redirects=False)
+        assert entered.status_code == 303
+        session = {**there, "cookie": f"{COOKIE}={entered.cookies[COOKIE]}"}
+        assert panel.get("/slipway/health", headers=session).json() == {"status": "ok"}
+        assert panel.post("/slipway/chat", headers={**session, "origin": "https://evil.example"}).status_code == 403
+
+
+@pytest.mark.parametrize("names", ["http://slipway.example.org", "a:7860", "*", "a/b", "-a", "a..b", "x" * 64])
+def test_what_is_no_host_name_is_refused_when_the_panel_starts(names: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        settings({"names": names}, {})
+    assert refused.value.field == "names"
 
 
 @pytest.mark.parametrize(

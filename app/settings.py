@@ -50,9 +50,10 @@ def settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, st
     SLIPWAY_MODEL_ROOTS (folders, parted as in PATH; else the person's home and the data folder), SLIPWAY_PASSWORD,
     SLIPWAY_REQUIRE_KEY (1: the API asks for a key on loopback too), SLIPWAY_NAMES (host names, parted by commas, under
     which a reverse proxy makes the panel reachable; a login is asked for then), SLIPWAY_WATCH_HOSTS (names or
-    addresses, parted by commas, whose Triton servers may be watched),
-    and a mirror or proxy for each field of `Sources`: SLIPWAY_TORCH_INDEX, SLIPWAY_REGISTRY_MIRROR, SLIPWAY_GIT_MIRROR, SLIPWAY_PIP_INDEX, SLIPWAY_HF_ENDPOINT,
-    SLIPWAY_HTTP_PROXY, SLIPWAY_HTTPS_PROXY, SLIPWAY_NO_PROXY (else what pip, the Hugging Face library and curl read).
+    addresses, parted by commas, whose Triton servers may be watched), and a mirror or proxy for each field of
+    `Sources`: SLIPWAY_TORCH_INDEX, SLIPWAY_REGISTRY_MIRROR, SLIPWAY_GIT_MIRROR, SLIPWAY_PIP_INDEX,
+    SLIPWAY_HF_ENDPOINT, SLIPWAY_HTTP_PROXY, SLIPWAY_HTTPS_PROXY, SLIPWAY_NO_PROXY (else what pip, the Hugging Face
+    library and curl read).
     Raises BadInput naming the variable or flag.
     """
     env = os.environ if environ is None else environ

@@ -28,6 +28,7 @@ ENGINE_FILES = (  # of assets/engines/transformers; a test holds this to the fol
     "slipway_engine/prompt.py",
     "slipway_engine/reply.py",
     "slipway_engine/request.py",
+    "slipway_engine/rope.py",
     "slipway_engine/sampling.py",
     "slipway_engine/scheduler.py",
     "slipway_engine/selftest.py",

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import families
 import torch
 import transformers as hf
-from slipway_engine import loading, sampling
+from slipway_engine import loading, rope, sampling
 from slipway_engine.errors import RequestError
 from slipway_engine.job import Choice, Job
 from slipway_engine.network import Network
@@ -196,6 +196,28 @@ def check_the_window_moves_to_the_left_instead_of_growing_for_ever() -> None:
     window = serve(model, jobs, rows=3)
     assert all(len(one.produced) == one.limit or one.end == "stop" for one in jobs)
     assert window.keys[0].shape[2] <= 200 + 64
+
+
+def check_scaled_rotary_embeddings_reach_as_far_as_they_say() -> None:
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
+    for kind, reach in (({"rope_type": "linear", "factor": 2.0}, 1024), (yarn, 2048), (None, 512)):
+        config = families.make("llama", rope_parameters=kind).config
+        assert loading._context(config, 512, reach) == reach
+        try:
+            loading._context(config, 512, reach + 1)
+        except loading.CannotLoad:
+            continue
+        raise AssertionError(f"{kind} was taken beyond {reach}")
+
+
+def check_a_rotary_embedding_that_follows_the_longest_chat_bounds_a_batch() -> None:
+    dynamic = families.make("llama", rope_parameters={"rope_type": "dynamic", "factor": 2.0}).config
+    assert rope.bound(dynamic, 512) == 512
+    half = [1.0] * 8
+    long = {"rope_type": "longrope", "short_factor": half, "long_factor": half, "original_max_position_embeddings": 64}
+    assert rope.bound(families.make("llama", rope_parameters=long).config, 512) == 64
+    assert rope.bound(families.make("llama").config, 512) is None
+    assert rope.bound(families.make("gemma3").config, 512) is None
 
 
 def check_end_tokens_are_all_of_the_generation_config() -> None:

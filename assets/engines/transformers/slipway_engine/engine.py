@@ -155,6 +155,10 @@ class Engine:
     def _choose(self, loaded: Loaded) -> Scheduler | Serial:
         """The best way that is proven right for this model: slots with graphs, window, or one at a time."""
         try:
+            if loaded.independent is not None and loaded.context > loaded.independent:
+                raise Unsupported(
+                    f"beyond {loaded.independent} tokens its rotary embedding follows the longest chat of a batch"
+                )
             network = Network(loaded.model)
             batch = self._slots(network, loaded) or self._window(network, loaded)
         except Unsupported as reason:

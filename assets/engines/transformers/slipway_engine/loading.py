@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from . import rope
 from .prompt import Defaults
 from .settings import Settings
 
@@ -30,6 +31,7 @@ class Loaded:
     eos: frozenset[int]
     defaults: Defaults
     context: int
+    independent: int | None  # tokens of context up to which a batch's rows do not change each other; None: always
     chat_template: str | None
     decoder_start: int | None
     parameters: int
@@ -75,13 +77,15 @@ def load(settings: Settings, log: Callable[[str], None]) -> Loaded:
         torch.cuda.set_device(device)
     model = model.to(device).eval()
     parameters = sum(weight.numel() for weight in model.parameters())
+    positions = _positions(config)
     _set_threads(settings.threads, parameters, device)
     return Loaded(
         model=model,
         tokenizer=tokenizer,
         eos=_end_tokens(model, tokenizer),
         defaults=_defaults(model.generation_config),
-        context=_context(config, settings.max_context),
+        context=_context(config, positions, settings.max_context),
+        independent=None if positions is None else rope.bound(config.get_text_config(), positions),
         chat_template=getattr(tokenizer, "chat_template", None) if isinstance(tokenizer.chat_template, str) else None,
         decoder_start=_decoder_start(model) if config.is_encoder_decoder else None,
         parameters=parameters,
@@ -187,14 +191,19 @@ def _defaults(config: Any) -> Defaults:
     )
 
 
-def _context(config: Any, wanted: int | None) -> int:
+def _positions(config: Any) -> int | None:
+    """The positions of config.json; None where they are relative, and the number only what it was trained with."""
     text = config.get_text_config()
     names = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
     own = next((value for name in names if isinstance(value := getattr(text, name, None), int) and value > 0), None)
-    if config.model_type in ("t5", "mt5", "umt5", "bloom"):
-        own = None  # relative positions: the number in config.json is what it was trained with, not a bound
-    if wanted is None:
-        return min(own or CONTEXT, CONTEXT)
+    return None if config.model_type in ("t5", "mt5", "umt5", "bloom") else own
+
+
+def _context(config: Any, positions: int | None, wanted: int | None) -> int:
+    own = None if positions is None else rope.reach(config.get_text_config(), positions)
+    if wanted is None:  # no further than chats can be decoded together
+        together = None if positions is None else rope.bound(config.get_text_config(), positions)
+        return min(own or CONTEXT, CONTEXT, together or CONTEXT)
     if own is not None and wanted > own:
         raise CannotLoad(f"max_context is {wanted}, but the model knows {own} positions")
     return wanted

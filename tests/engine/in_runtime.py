@@ -22,6 +22,7 @@ import families
 import torch
 import transformers as hf
 from slipway_engine import loading, rope, sampling
+from slipway_engine import scheduler as schedulers
 from slipway_engine.errors import RequestError
 from slipway_engine.job import Choice, Job
 from slipway_engine.network import Network
@@ -196,6 +197,21 @@ def check_the_window_moves_to_the_left_instead_of_growing_for_ever() -> None:
     window = serve(model, jobs, rows=3)
     assert all(len(one.produced) == one.limit or one.end == "stop" for one in jobs)
     assert window.keys[0].shape[2] <= 200 + 64
+
+
+def check_prompts_that_are_prefilled_together_are_bounded() -> None:
+    network = Network(families.make("llama"))
+    batch = Window(network, 16, 512, 1 << 20)
+    scheduler = Scheduler(network, batch, 64, frozenset(), lambda urgent: None, print)
+    old, schedulers.GROUP_TOKENS = schedulers.GROUP_TOKENS, 100
+    try:
+        for _ in range(5):
+            scheduler.submit(Job([5] * 40, 4, GREEDY, Nobody()))
+        assert len(scheduler._take_queued()) == 2
+        scheduler.submit(Job([5] * 300, 4, GREEDY, Nobody()))
+        assert [len(scheduler._take_queued()) for _ in range(3)] == [2, 1, 1]
+    finally:
+        schedulers.GROUP_TOKENS = old
 
 
 def check_scaled_rotary_embeddings_reach_as_far_as_they_say() -> None:

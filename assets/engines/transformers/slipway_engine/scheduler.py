@@ -24,6 +24,7 @@ from .slots import later
 from .window import Group, Step
 
 RESUME_LIMIT = 2  # times a chat is prefilled again after a step of its batch failed
+GROUP_TOKENS = 16_384  # prompt tokens, padding counted, that are prefilled together at most
 
 
 class Batch(Protocol):
@@ -222,7 +223,10 @@ class Scheduler(_Worker):
         return []
 
     def _take_queued(self) -> list[Job]:
-        """The next chats in order, as many as fit and as are of a length: padding may at most double the work."""
+        """The next chats in order, as many as fit and as are of a length: padding may at most double the work.
+
+        While it is prefilled a group has a cache of its own beside the batch's, so its size is bounded.
+        """
         jobs: list[Job] = []
         total = longest = 0
         while self._queue and not self._alone:
@@ -231,7 +235,7 @@ class Scheduler(_Worker):
                 self._queue.popleft()
                 continue
             size = len(job.prompt)
-            if jobs and (len(jobs) + 1) * max(longest, size) > 2 * (total + size):
+            if jobs and (len(jobs) + 1) * max(longest, size) > min(2 * (total + size), GROUP_TOKENS):
                 break
             if not self.batch.fits([*jobs, job]):
                 break

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from app.alerts import Alert, Thresholds, alerts
-from app.jobs import RunFolder, Worker, hold, to_do
+from app.jobs import NOWHERE, RunFolder, Worker, hold, to_do
 from app.kept import Kept
 from app.monitor import Monitor, Sampler
 from app.settings import ASSETS, PROJECT, Settings
@@ -43,7 +43,7 @@ from backends.reading import read_json
 from backends.runs import OPEN, LogPage, Run, State, StepView, Summary, Trouble, standings
 from backends.sources import applied
 from backends.spec import Chat, Endpoint, Frozen, Hardware, Model, ModelSource, Piece, Sources, Spec
-from backends.steps import Ask, Plan, PullImage, Step, digest, fill_step
+from backends.steps import Ask, Plan, PullImage, Step, digest, fill, fill_step
 from backends.targets.base import Leftover, Target
 from backends.text import Text
 from backends.watched import Watched, WatchedServer, chosen, may_resolve
@@ -132,9 +132,10 @@ class Control(Kept):
         spec = spec.model_copy(update={"model": model.source})
         plan = recipes.plan(spec, hardware, model, self.sources)
         estimate = memory.estimate(spec, hardware, model)
-        notes = plan.notes if estimate.verdict != "over" else (*plan.notes, _OVER)
+        over = [_OVER] if estimate.verdict == "over" else []
         pulled = (step.image for step in plan.steps if isinstance(step, PullImage))
-        notes = tuple(dict.fromkeys((*notes, *images.found_inside(pulled, hardware))))
+        found = images.found_inside(pulled, hardware)
+        notes = tuple(dict.fromkeys((*plan.notes, *self.shelf.agrees(plan), *over, *found)))
         told = {"memory_mib": estimate.needed_mib or None, "notes": notes, "hardware": hardware}
         return plan.model_copy(update=told)
 
@@ -473,9 +474,13 @@ class Control(Kept):
 
     def _folders_in_use(self) -> tuple[str, ...]:
         """Folders that a container of an open run reads."""
-        plans = [run.plan for run in self.open_runs()]
-        boxes = [plan.service.container for plan in plans if plan.service is not None]
-        return tuple(mount.source for box in boxes if box is not None for mount in box.mounts)
+        found: list[str] = []
+        for run in self.open_runs():
+            service, target = run.plan.service, self._targets[run.spec.target]
+            if service is not None and service.container is not None:
+                places = target.places(run.id, run.endpoint or NOWHERE, run.spec.bind)
+                found += [fill(mount.source, places) for mount in service.container.mounts]
+        return tuple(found)
 
     def _recover_forever(self) -> None:
         """A worker may die while the panel is open too."""

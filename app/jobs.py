@@ -40,6 +40,7 @@ from storage.store import Store
 WATCH_S = 0.25
 log = logging.getLogger(__name__)
 PORT_TRIES = 3
+NOWHERE = Endpoint(http_port=1, grpc_port=1, metrics_port=1, model="")  # for places of a server that has no ports yet
 
 
 class RunFolder:
@@ -106,8 +107,7 @@ class Stamps:
 
 def to_do(plan: Plan, target: Target, home: Path, asset_root: Path) -> tuple[Step, ...]:
     """The steps of a plan that a run would carry out now; the others are found done."""
-    nowhere = Endpoint(http_port=1, grpc_port=1, metrics_port=1, model="")
-    places = target.places("-", nowhere, plan.spec.bind) | {"lock": "-"}
+    places = target.places("-", NOWHERE, plan.spec.bind) | {"lock": "-"}
     steps = [fill_step(step, places) for step in plan.steps]
     stamps = Stamps(home, asset_root)
     prints = stamps.prints(steps)

@@ -38,9 +38,15 @@ NEW_ENGINE = {
         "plugin_config": {"gpt_attention_plugin": "auto", "remove_input_padding": True, "use_paged_context_fmha": True},
     },
 }  # fmt: skip
+NEWEST_ENGINE = NEW_ENGINE | {
+    "version": "1.2.1",
+    "pretrained_config": NEW_ENGINE["pretrained_config"]  # type: ignore[operator]
+    | {"mapping": {"world_size": 1, "tp_size": 1, "pp_size": 1}, "quantization": {"quant_algo": "W8A16"}},
+}
 CASES = {
     "0.5.0": ("trtllm-004-llama-2-7b-bf16", OLD_ENGINE, "llama_bfloat16_tp1_rank0.engine"),
     "0.19.0": ("trtllm-0.19-llama-3.1-8b-tp2", NEW_ENGINE, "rank0.engine rank1.engine"),
+    "1.2.1": ("trtllm-1.2-llama-3.1-8b-int8", NEWEST_ENGINE, "rank0.engine"),
 }
 
 

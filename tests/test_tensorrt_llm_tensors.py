@@ -101,8 +101,16 @@ def test_a_conversation_is_written_in_its_format() -> None:
 
 
 def test_the_llm_api_has_no_batch_dimension() -> None:
-    sent = tensors.session(chat(stop=("a", "b")), TALK | {"interface": "llmapi"}).inputs
-    assert all(tensor.shape == (len(tensor.values),) for tensor in sent)
+    sent = tensors.session(chat(), TALK | {"interface": "llmapi"}).inputs
+    assert all(tensor.shape == (1,) for tensor in sent)
+
+
+def test_the_llm_api_is_sent_no_stop_texts_which_its_tokenizer_refuses_and_the_answer_is_cut_here() -> None:
+    session = tensors.session(chat(stop=("on the",)), TALK | {"interface": "llmapi"})
+    assert "sampling_param_stop" not in names(session)
+    grown = [session.decode({"text_output": Tensor(name="text_output", datatype="BYTES", shape=(1,), values=(text,))})
+             for text in ("I am", "I am a ship", "I am a ship on the slipway")]  # fmt: skip
+    assert "".join(piece.text for piece in grown if piece) == "I am a ship " and grown[-1].finish == "stop"
 
 
 # --- what comes back ---

@@ -37,9 +37,32 @@ _LATER = (  # parameters of tensorrt_llm in 0.19.0: key, placeholder
 )  # fmt: skip
 
 
+_SINCE_0_20 = (  # model, side, tensors that came on top of 0.19's
+    ("ensemble", "input", "return_num_input_tokens BOOL [1] opt; return_num_output_tokens BOOL [1] opt;"),
+    ("tensorrt_llm_bls", "input", "return_num_input_tokens BOOL [1] opt reshape[]; "
+     "return_num_output_tokens BOOL [1] opt reshape[];"),
+    ("tensorrt_llm", "input", "return_num_input_tokens BOOL [1] opt reshape[]; "
+     "return_num_output_tokens BOOL [1] opt reshape[];"),
+    ("preprocessing", "input", "IMAGES STRING [-1] opt;"),
+    *((model, "output", "num_input_tokens INT32 [1]; num_output_tokens INT32 [1];")
+      for model in ("ensemble", "tensorrt_llm", "tensorrt_llm_bls")),
+)  # fmt: skip
+
+
 @cache
 def _tensors() -> dict[str, dict[str, dict[str, str]]]:
-    return tomllib.loads((FIXTURES / "tensors.toml").read_text(encoding="utf-8"))
+    """The tensors of each version. 1.2's are 0.19's with two new names and some more (triton_backend/all_models)."""
+    told = tomllib.loads((FIXTURES / "tensors.toml").read_text(encoding="utf-8"))
+    renamed = {
+        model: {
+            side: words.replace("random_seed ", "seed ").replace("min_length ", "min_tokens ")
+            for side, words in sides.items()
+        }
+        for model, sides in told["0.19.0"].items()
+    }
+    for model, side, more in _SINCE_0_20:
+        renamed[model][side] = f"{renamed[model][side].rstrip()} {more}"
+    return told | {"1.2.1": renamed}
 
 
 def tensors(version: str, model: str, side: str) -> list[str]:
@@ -54,6 +77,8 @@ def tensors(version: str, model: str, side: str) -> list[str]:
             kind = "${logits_datatype}"
         elif version != "0.5.0" and name == "encoder_input_features":
             kind = "${encoder_input_features_data_type}"
+        elif version == "1.2.1" and (model, name) == ("tensorrt_llm", "prompt_embedding_table"):
+            kind = "${prompt_embedding_table_data_type}"
         else:
             kind = f"TYPE_{kind}"
         lines = [f'  name: "{name}"', f"  data_type: {kind}", f"  dims: [ {dims} ]"]
@@ -85,7 +110,7 @@ def _step(model: str, inputs: str, outputs: str) -> str:
 
 
 def templates(version: str, folder: Path) -> Path:
-    """The folder inflight_batcher_llm of 0.5.0 or 0.19.0."""
+    """The folder inflight_batcher_llm of 0.5.0, 0.19.0 or 1.2.1."""
     old = version == "0.5.0"
     batch = "128" if old else "${triton_max_batch_size}"
     models = list(_tensors()[version])
@@ -99,7 +124,7 @@ def templates(version: str, folder: Path) -> Path:
             + "\n",
             encoding="utf-8",
         )
-        source = FIXTURES / "models" / version / f"{model}.py"
+        source = FIXTURES / "models" / ("0.5.0" if old else "0.19.0") / f"{model}.py"
         if source.exists():
             shutil.copyfile(source, folder / model / "1" / "model.py")
         else:
@@ -110,7 +135,7 @@ def templates(version: str, folder: Path) -> Path:
 def _rest(version: str, model: str) -> list[str]:
     old = version == "0.5.0"
     if model == "ensemble":
-        return ['platform: "ensemble"', "ensemble_scheduling {", *_steps(old), "}"]
+        return ['platform: "ensemble"', "ensemble_scheduling {", *_steps(version), "}"]
     if model == "tensorrt_llm":
         policy = "model_transaction_policy { decoupled: ${decoupled_mode} }"
         if old:
@@ -121,14 +146,11 @@ def _rest(version: str, model: str) -> list[str]:
                 "gpt_model_path ${engine_dir}", *(f"{name} ${{{name}}}" for name in unset)
             )  # fmt: skip
             return ['backend: "tensorrtllm"', policy, "instance_group { count: 1 kind: KIND_CPU }", told]
-        queue = (
-            "dynamic_batching { preferred_batch_size: [ ${triton_max_batch_size} ] "
-            "max_queue_delay_microseconds: ${max_queue_delay_microseconds} "
-            "default_queue_policy: { max_queue_size: ${max_queue_size} } }"
-        )
         pairs = (pair.split(" ") for pair in _LATER)
-        told = _parameters("FORCE_CPU_ONLY_INPUT_TENSORS no", *(f"{key} ${{{name}}}" for key, name in pairs))
-        return ['backend: "${triton_backend}"', policy, queue, "instance_group { count: 1 kind: KIND_CPU }", told]
+        worker = ["executor_worker_path /opt/tritonserver/backends/tensorrtllm/trtllmExecutorWorker"]
+        told = _parameters("FORCE_CPU_ONLY_INPUT_TENSORS no", *(f"{key} ${{{name}}}" for key, name in pairs),
+                           *(worker if version == "1.2.1" else []))  # fmt: skip
+        return ['backend: "${triton_backend}"', policy, _QUEUE, "instance_group { count: 1 kind: KIND_CPU }", told]
     if model == "tensorrt_llm_bls":
         told = _parameters(
             "accumulate_tokens ${accumulate_tokens}", "tensorrt_llm_model_name ${tensorrt_llm_model_name}",
@@ -137,7 +159,7 @@ def _rest(version: str, model: str) -> list[str]:
         )  # fmt: skip
         return ['backend: "python"', "model_transaction_policy { decoupled: ${decoupled_mode} }",
                 "instance_group { count: ${bls_instance_count} kind: KIND_CPU }", told]  # fmt: skip
-    told = ["tokenizer_dir ${tokenizer_dir}"]
+    told, more = ["tokenizer_dir ${tokenizer_dir}"], []
     if old:
         told.append("tokenizer_type ${tokenizer_type}")
         count = "1"
@@ -145,20 +167,31 @@ def _rest(version: str, model: str) -> list[str]:
         told += ["add_special_tokens ${add_special_tokens}", "multimodal_model_path ${multimodal_model_path}",
                  "engine_dir ${engine_dir}", "max_num_images ${max_num_images}"]  # fmt: skip
         count = "${preprocessing_instance_count}"
+        more = [_QUEUE]
+        if version == "1.2.1":
+            told.append("hf_model_path ${hf_model_path}")
     else:
         told.append("skip_special_tokens ${skip_special_tokens}")
         count = "${postprocessing_instance_count}"
-    return ['backend: "python"', f"instance_group {{ count: {count} kind: KIND_CPU }}", _parameters(*told)]
+    return ['backend: "python"', *more, f"instance_group {{ count: {count} kind: KIND_CPU }}", _parameters(*told)]
 
 
-def _steps(old: bool) -> list[str]:
+_QUEUE = (
+    "dynamic_batching { preferred_batch_size: [ ${triton_max_batch_size} ] "
+    "max_queue_delay_microseconds: ${max_queue_delay_microseconds} "
+    "default_queue_policy: { max_queue_size: ${max_queue_size} } }"
+)
+
+
+def _steps(version: str) -> list[str]:
     names = ["end_id", "pad_id", "beam_width", "temperature", "repetition_penalty", "presence_penalty", "random_seed"]
     same = " ".join(f"{name}={name}" for name in names)
-    more = "runtime_top_k=top_k runtime_top_p=top_p len_penalty=length_penalty min_length=min_length streaming=stream"
+    least = "min_tokens" if version == "1.2.1" else "min_length"
+    more = f"runtime_top_k=top_k runtime_top_p=top_p len_penalty=length_penalty {least}={least} streaming=stream"
     lengths = "input_ids=_INPUT_ID input_lengths=_REQUEST_INPUT_LEN request_output_len=_REQUEST_OUTPUT_LEN"
     pre_in = "QUERY=text_input BAD_WORDS_DICT=bad_words STOP_WORDS_DICT=stop_words REQUEST_OUTPUT_LEN=max_tokens"
     pre_out = "INPUT_ID=_INPUT_ID REQUEST_INPUT_LEN=_REQUEST_INPUT_LEN REQUEST_OUTPUT_LEN=_REQUEST_OUTPUT_LEN"
-    if old:
+    if version == "0.5.0":
         return [
             _step("preprocessing", pre_in, pre_out),
             _step("tensorrt_llm", f"{lengths} {same} {more}", "output_ids=_TOKENS_BATCH"),
@@ -166,9 +199,10 @@ def _steps(old: bool) -> list[str]:
         ]
     return [
         _step("preprocessing", f"{pre_in} END_ID=end_id PAD_ID=pad_id {_PRE}",
-              f"{pre_out} OUT_END_ID=_END OUT_PAD_ID=_PAD"),
-        _step("tensorrt_llm", f"{lengths} end_id=_END pad_id=_PAD {more} {_shared('input')}",
-              f"output_ids=_TOKENS_BATCH sequence_length=_LENGTH {_shared('output')}"),
+              f"{pre_out} OUT_END_ID=_END OUT_PAD_ID=_PAD BAD_WORDS_IDS=_BAD STOP_WORDS_IDS=_STOP"),
+        _step("tensorrt_llm", f"{lengths} end_id=_END pad_id=_PAD bad_words_list=_BAD stop_words_list=_STOP {more} "
+              f"{_shared(version, 'input')}",
+              f"output_ids=_TOKENS_BATCH sequence_length=_LENGTH {_shared(version, 'output')}"),
         _step("postprocessing", "TOKENS_BATCH=_TOKENS_BATCH SEQUENCE_LENGTH=_LENGTH", "OUTPUT=text_output"),
     ]  # fmt: skip
 
@@ -179,12 +213,12 @@ _PRE = (
 )
 
 
-def _shared(side: str) -> str:
-    """Tensors that ensemble and core of 0.19.0 call alike: Triton wants every input of an ensemble used."""
-    told = _tensors()["0.19.0"]
+def _shared(version: str, side: str) -> str:
+    """Tensors that ensemble and core call alike: Triton wants every input of an ensemble used."""
+    told = _tensors()[version]
     names = [{match.group(1) for one in told[model][side].split(";") if (match := _TENSOR.match(one.strip()))}
              for model in ("ensemble", "tensorrt_llm")]  # fmt: skip
-    done = {"end_id", "pad_id", "min_length"}
+    done = {"end_id", "pad_id", "min_length", "min_tokens"}
     return " ".join(f"{name}={name}" for name in sorted(names[0] & names[1] - done))
 
 
@@ -207,10 +241,28 @@ def committed(folder: Path, tag: str) -> Path:
 
 
 def library(folder: Path, version: str) -> Path:
-    """TensorRT-LLM: build scripts, and a package that says its version."""
+    """TensorRT-LLM: build scripts where that version has them, a package that says its version, and from 1.0 on the
+    templates."""
     shutil.copytree(FIXTURES / "library", folder)
     (folder / "version.txt").write_text(f"{version}\n", encoding="utf-8")
+    if version != "0.5.0":
+        (folder / "examples" / "models" / "core").mkdir(parents=True)
+        (folder / "examples" / "llama").rename(folder / "examples" / "models" / "core" / "llama")
+    if version.startswith("1."):
+        all_models = folder / "triton_backend" / "all_models"
+        templates("1.2.1", all_models / "inflight_batcher_llm")
+        llmapi(all_models / "llmapi")
     return committed(folder, f"v{version}")
+
+
+def llmapi(folder: Path) -> Path:
+    """The LLM API's model: no placeholders; batch size and decoupled are said in model.yaml alone."""
+    core = folder / "tensorrt_llm"
+    shutil.copytree(FIXTURES / "llmapi", core / "1")
+    tensors_ = [*tensors("llmapi", "tensorrt_llm", "input"), *tensors("llmapi", "tensorrt_llm", "output")]
+    told = ['name: "tensorrt_llm"', 'backend: "python"', "instance_group [ { count: 1 kind: KIND_CPU } ]", *tensors_]
+    (core / "config.pbtxt").write_text("\n".join(told) + "\n", encoding="utf-8")
+    return folder
 
 
 def backend(folder: Path, version: str, submodule: Path | None = None) -> Path:

@@ -1,12 +1,14 @@
-"""Runs in the container beside an engine that was just built: writes down what really built it, as JSON.
+"""Runs in the container that engines are built and served in: writes down what is in it and on it, as JSON.
 
     python3 look_inside.py FILE
 
-Keys: tensorrt (four parts), tensorrt_llm, gpu, sm (86 for 8.6). One that cannot be found is left out. Plain Python 3.8.
+Keys: tensorrt (four parts), tensorrt_llm, gpu, sm (86 for 8.6), image_digest (as SLIPWAY_IMAGE says). One that cannot
+be found is left out. Plain Python 3.8.
 """
 
 import importlib.metadata as metadata
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,5 +36,7 @@ try:
     found["sm"] = int(capability.strip().replace(".", ""))
 except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
     print(f"nvidia-smi did not tell: {error}", file=sys.stderr)
+if os.environ.get("SLIPWAY_IMAGE"):
+    found["image_digest"] = os.environ["SLIPWAY_IMAGE"]
 Path(sys.argv[1]).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 print(json.dumps(found))

@@ -274,7 +274,7 @@ def _create(
         "image": wish.image,
         "command": list(step.argv),
         "name": name(work.run, step.id),
-        "environment": _environment(step, wish, engine, plain, secrets),
+        "environment": _environment(step, wish, engine, plain, secrets) | _image_of(wish, engine),
         "working_dir": step.cwd,
         "labels": owner.labels(work.run)
         | {STEP: step.id, SPEC: work.spec, KIND: step.kind, PRINT: print_of(step)}
@@ -356,6 +356,13 @@ def _environment(
         if secret == "HF_TOKEN":
             env["HF_TOKEN_PATH"] = f"/{SECRETS}/{secret}"
     return env
+
+
+def _image_of(wish: Container, engine: Engine) -> dict[str, str]:
+    """The variable that tells what runs inside of which image it is, by digest; none where that is not here."""
+    with engine.clearly(), contextlib.suppress(docker.errors.ImageNotFound):
+        return {"SLIPWAY_IMAGE": str(engine.api().inspect_image(wish.image)["Id"])}
+    return {}
 
 
 def _archive(secrets: Mapping[str, str], person: Person) -> bytes:

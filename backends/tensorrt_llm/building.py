@@ -15,10 +15,15 @@ def model_needs(deployment: Deployment) -> tuple[str, ...]:
     return ("model",) if deployment.model.source.kind == "huggingface" else ()
 
 
-def before(deployment: Deployment) -> tuple[Step, ...]:
-    """Says what engine is wanted, and whether one lies there that does not serve."""
+def before(deployment: Deployment, converted: bool) -> tuple[Step, ...]:
+    """Says what engine is wanted, what is really there to build it, and whether one lies there that does not serve.
+
+    `converted`: its weights are converted first.
+    """
+    weights = ("--converted", deployment.converted_folder) if converted else ()
     return (
         _wanted(deployment),
+        _inside(deployment),
         Task(
             id="engine-look",
             title=Text(en="Look for an engine that fits", zh="查找可用的引擎"),
@@ -26,37 +31,23 @@ def before(deployment: Deployment) -> tuple[Step, ...]:
                 en="Engines are kept by what they are made of; one that fits is used again at once.",
                 zh="引擎按内容保存，符合要求的会直接复用。",
             ),
-            argv=(*_STORE, "look", deployment.engine_folder, *_told(deployment)),
+            argv=(*_STORE, "look", deployment.engine_folder, *_told(deployment), *weights),
             env=OURS,
-            needs=("engine-wanted", *model_needs(deployment)),
+            needs=("image-facts", *model_needs(deployment)),
             outputs=(deployment.engine_folder,),
             forecast=Forecast(seconds=2),
         ),
     )
 
 
-def after(deployment: Deployment) -> tuple[Step, ...]:
-    """Writes down what built the engine, and checks it against what is wanted."""
-    folder = deployment.engine_folder
-    return (
-        Task(
-            id="engine-facts",
-            title=Text(en="Write down what built it", zh="记录构建环境"),
-            argv=("python3", f"{TOOLS}/look_inside.py", f"{folder}/inside.json"),
-            env=QUIET | OFFLINE,
-            container=deployment.container(write=(folder,), gpus=True),
-            needs=("engine",),
-            outputs=(f"{folder}/inside.json",),
-            forecast=Forecast(seconds=5),
-            shared=True,
-        ),
-        _accept(deployment, "engine-facts"),
-    )
+def after(deployment: Deployment) -> Task:
+    """Checks the engine against what is wanted, and stamps it."""
+    return _accept(deployment, "engine")
 
 
 def given(deployment: Deployment) -> tuple[Step, ...]:
     """Checks an engine that a person named, in place of building one."""
-    return _wanted(deployment), _accept(deployment, "engine-wanted")
+    return _wanted(deployment), _inside(deployment), _accept(deployment, "image-facts")
 
 
 def built(
@@ -111,6 +102,24 @@ def _wanted(deployment: Deployment) -> WriteFiles:
     )
 
 
+def _inside(deployment: Deployment) -> Task:
+    return Task(
+        id="image-facts",
+        title=Text(en="Write down what engines are built with here", zh="记录构建引擎的环境"),
+        why=Text(
+            en="TensorRT with all four parts, the image's digest and the GPU go into the engine's stamp. An image that "
+            "holds something else than the plan counts on is told before anything long begins.",
+            zh="TensorRT 的四段版本号、镜像摘要与 GPU 会写入引擎标记。镜像内容与方案不符时，会在耗时步骤前提示。",
+        ),
+        argv=("python3", f"{TOOLS}/look_inside.py", f"{WANTED}/inside.json"),
+        env=QUIET | OFFLINE,
+        container=deployment.container(write=(WANTED,), gpus=True),
+        needs=("image-check", "engine-wanted"),
+        outputs=(f"{WANTED}/inside.json",),
+        forecast=Forecast(seconds=5),
+    )
+
+
 def _accept(deployment: Deployment, after_step: str) -> Task:
     return Task(
         id="engine-check",
@@ -127,4 +136,5 @@ def _accept(deployment: Deployment, after_step: str) -> Task:
 
 
 def _told(deployment: Deployment) -> tuple[str, ...]:
-    return "--want", f"{WANTED}/engine.json", "--model", deployment.model_folder
+    return ("--want", f"{WANTED}/engine.json", "--inside", f"{WANTED}/inside.json",
+            "--model", deployment.model_folder)  # fmt: skip

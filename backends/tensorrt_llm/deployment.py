@@ -187,7 +187,7 @@ class Deployment(Frozen):
             stamp=Stamp(
                 model=f"{source.id}{revision}",
                 version=choice.release.version,
-                tensorrt=choice.release.tensorrt,
+                tensorrt=None if choice.release.inferred else choice.release.tensorrt,
                 image=self.base_image,
                 sm=choice.sm,
                 gpu=choice.gpu_name,

@@ -43,6 +43,15 @@ class EngineConfig(Frozen):
         return self.tensor_parallel * self.pipeline_parallel
 
     @property
+    def made_with(self) -> str | None:
+        """The quantisation as `versions` names it; None where the file names one that is not among them."""
+        if self.quantisation is None:
+            return "none"
+        if self.form == "old":
+            return _by_mode(int(self.quantisation))
+        return next((name for sign, name in _ALGORITHMS if self.quantisation.startswith(sign)), None)
+
+    @property
     def inflight(self) -> bool:
         """Whether in-flight batching can run it: attention plugin, paged KV cache, no padding."""
         return None not in (self.paged_kv_cache, self.remove_input_padding) and all(
@@ -56,6 +65,24 @@ class EngineConfig(Frozen):
         stage = f"_pp{self.pipeline_parallel}" if self.pipeline_parallel > 1 else ""
         head = f"{self.name}_{self.precision}_tp{self.tensor_parallel}{stage}"
         return tuple(f"{head}_rank{rank}.engine" for rank in range(self.world))
+
+
+_ALGORITHMS = (  # QuantAlgo of tensorrt_llm/quantization/mode.py; the first that fits counts
+    ("W4A16_AWQ", "int4_awq"),
+    ("W4A16_GPTQ", "int4_gptq"),
+    ("W4A16", "int4_weight_only"),
+    ("W8A16", "int8_weight_only"),
+    ("W8A8_SQ", "smoothquant"),
+    ("FP8", "fp8"),
+)
+_INT4, _INT8, _ACTIVATIONS = 1, 2, 4  # bits of QuantMode in 0.5.0's tensorrt_llm/quantization/mode.py
+
+
+def _by_mode(mode: int) -> str | None:
+    """0.5.0's quant_mode: weights of 8 bits with activations are SmoothQuant, without them weight-only."""
+    if mode & _INT8:
+        return "smoothquant" if mode & _ACTIVATIONS else "int8_weight_only"
+    return "int4_weight_only" if mode & _INT4 else None
 
 
 def read(config: Mapping[str, object]) -> EngineConfig:

@@ -1,10 +1,11 @@
 """Built engines, kept: found again, checked, listed, removed, and those registered that a person already has.
 
-    python -m backends.tensorrt_llm.engine_store look   FOLDER --want FILE --model DIR
-    python -m backends.tensorrt_llm.engine_store accept FOLDER --want FILE --model DIR
+    python -m backends.tensorrt_llm.engine_store look   FOLDER --want FILE --inside FILE --model DIR [--converted DIR]
+    python -m backends.tensorrt_llm.engine_store accept FOLDER --want FILE --inside FILE --model DIR
 
 `look` makes room for a build, or says why what lies there does not serve. `accept` checks what a build left, or what a
 person named, and stamps it. Exit status 1: it does not fit; every difference is printed in English and Chinese.
+--inside: what the image at hand really holds (look_inside.py). --converted: where the weights are converted to.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from backends import reading
 from backends.errors import BadInput, CannotDo, Conflict, NotFound, SlipwayError
 from backends.spec import Frozen
 from backends.tensorrt_llm import engine_config, stamps
-from backends.tensorrt_llm.stamps import Stamp, Want
+from backends.tensorrt_llm.stamps import Inside, Stamp, Want
 from backends.tensorrt_llm.templates import reading_json
 from backends.text import Text
 
-STAMP, INSIDE = "stamp.json", "inside.json"
+CONFIG, STAMP, INSIDE = "config.json", "stamp.json", "inside.json"
 _REGISTERED = "registered"
 _HEAD = 65_536
 
@@ -93,17 +94,13 @@ def register(home: Path, folder: Path, known: Stamp) -> EngineView:
     `known` is what the person says of it (at least the model); config.json wins where it says something else.
     Raises BadInput where there is no engine or a rank's file is missing.
     """
-    facts = engine_config.read(reading_json(folder / "config.json"))
-    lacking = _lacking(folder, facts)
-    if lacking is not None:
-        raise BadInput("engine_folder", lacking)
-    stamp = stamps.of_config(facts, _stamp(folder) or known)
+    stamp = _facts(folder, _stamp(folder) or known)
     view = EngineView(
         name=stamps.name(stamp),
         folder=str(folder.resolve()),
         stamp=stamp,
         size_mib=_size_mib(folder),
-        ranks=facts.world,
+        ranks=stamp.tensor_parallel * stamp.pipeline_parallel,
         registered=True,
     )
     _write(home / "engines" / _REGISTERED / f"{view.name}.json", view.model_dump_json(indent=2))
@@ -120,7 +117,7 @@ def _named(home: Path, name: str) -> EngineView:
 def _view(name: str, folder: Path, *, registered: bool, stamp: Stamp | None = None) -> EngineView:
     problem, ranks = None, 0
     try:
-        facts = engine_config.read(reading_json(folder / "config.json"))
+        facts = engine_config.read(reading_json(folder / CONFIG))
         ranks, problem = facts.world, _lacking(folder, facts)
         stamp = stamp or _stamp(folder)
         if stamp is None and problem is None:
@@ -157,63 +154,105 @@ def _stamp(folder: Path) -> Stamp | None:
     return reading.read_json(Stamp, path.read_text(encoding="utf-8"), STAMP) if path.is_file() else None
 
 
+def _inside(folder: Path) -> Inside | None:
+    path = folder / INSIDE
+    return reading.read_json(Inside, path.read_text(encoding="utf-8"), INSIDE) if path.is_file() else None
+
+
 # --- a plan's two questions ---------------------------------------------------------------------------------------
 
 
-def look(folder: Path, want: Want, model: Path) -> str:
-    """Before a build: "kept" where the engine there serves, "room" where there is none yet (its folder is made).
+def look(
+    folder: Path, want: Want, inside: Inside, model: Path, converted: Path | None = None
+) -> tuple[str, tuple[Text, ...]]:
+    """Before a build: "kept" where the engine there serves, "room" where there is none yet; and what is worth a word.
 
-    Raises CannotDo where one lies there that does not serve.
+    For a build the engine's folder is made and told what will build it; converted weights of another source, version
+    or image are removed, so that they are made anew. Raises CannotDo where the image or the GPU is not what the plan
+    counts on, and where an engine lies there that does not serve.
     """
-    have = _stamp(folder) if (folder / "config.json").is_file() else None
-    if have is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        return "room"
-    _refuse(_complete(want, model), have, folder)
-    return "kept"
+    wanted = _complete(want, inside, model)
+    _refuse_place(want.stamp, inside)
+    have = _stamp(folder) if (folder / CONFIG).is_file() else None
+    if have is not None:
+        return "kept", _refuse(wanted, have, folder).cautions
+    if not (folder / CONFIG).is_file():
+        _write(folder / INSIDE, inside.model_dump_json(indent=2))
+    if converted is not None and _stamp(converted) != wanted.stamp:
+        shutil.rmtree(converted, ignore_errors=True)
+        _write(converted / STAMP, wanted.stamp.model_dump_json(indent=2))
+    return "room", ()
 
 
-def accept(folder: Path, want: Want, model: Path) -> tuple[Stamp, tuple[Text, ...]]:
+def accept(folder: Path, want: Want, inside: Inside, model: Path) -> tuple[Stamp, tuple[Text, ...]]:
     """After a build, or of a folder that a person named: the stamp, and what is worth a word.
 
     Raises BadInput where it is no engine or not whole, CannotDo with every difference.
     """
-    facts = engine_config.read(reading_json(folder / "config.json"))
-    lacking = _lacking(folder, facts)
-    if lacking is not None:
-        raise BadInput("engine_folder", lacking)
-    wanted = _complete(want, model)
-    kept = _stamp(folder)
-    if kept is None:
-        inside = reading_json(folder / INSIDE) if (folder / INSIDE).is_file() else None
-        have = stamps.of_config(facts, _as_built(wanted.stamp, inside))
-    else:
-        have = stamps.of_config(facts, kept)
+    wanted = _complete(want, inside, model)
+    kept, built_in = _stamp(folder), _inside(folder)
+    # A folder without that record was made elsewhere: what nobody knows of it stays unknown.
+    made = None if built_in is None else stamps.of_inside(wanted.stamp, built_in)
+    have = _facts(folder, kept or made or _unknown(wanted.stamp))
     comparison = _refuse(wanted, have, folder)
-    if kept is None and (folder / INSIDE).is_file():
+    if kept is None and made is not None:
         _write(folder / STAMP, have.model_dump_json(indent=2))
     return have, comparison.cautions
 
 
-def _as_built(wanted: Stamp, inside: object) -> Stamp:
-    """What a build that was just made is: what was asked for, with what was really found where it ran.
+def against(home: Path, folder: Path, want: Want) -> stamps.Comparison:
+    """While planning: whether the engine in a folder that a person named would serve. Weights are not looked at yet.
 
-    A folder without that record was made elsewhere: what nobody knows of it stays unknown.
+    Raises BadInput where it is no engine or a rank's file is missing.
     """
-    if not isinstance(inside, dict):
-        return Stamp(model=wanted.model, quantisation=wanted.quantisation)
-    told = {key: inside[key] for key in ("tensorrt", "gpu") if isinstance(inside.get(key), str)}
-    sm, version = inside.get("sm"), inside.get("tensorrt_llm")
-    if isinstance(sm, int):
-        told["sm"] = sm
-    if isinstance(version, str):
-        told["version"] = version
-    return wanted.model_copy(update=told)
+    entries = (view for view in engines(home) if view.registered and Path(view.folder) == folder)
+    registered = next(entries, None)
+    known = _stamp(folder) or (registered.stamp if registered is not None else None)
+    return stamps.compare(want.stamp, _facts(folder, known or _unknown(want.stamp)), want.cost)
 
 
-def _complete(want: Want, model: Path) -> Want:
-    digest = source_digest(model) if model.is_dir() else None
-    return want.model_copy(update={"stamp": want.stamp.model_copy(update={"source_digest": digest})})
+def _facts(folder: Path, known: Stamp) -> Stamp:
+    """What the engine is by its own config, over what is known of it. Raises BadInput where it is none or not whole."""
+    facts = engine_config.read(reading_json(folder / CONFIG))
+    lacking = _lacking(folder, facts)
+    if lacking is not None:
+        raise BadInput("engine_folder", lacking)
+    return stamps.of_config(facts, known)
+
+
+def _unknown(wanted: Stamp) -> Stamp:
+    return Stamp(model=wanted.model, quantisation=wanted.quantisation)
+
+
+def _complete(want: Want, inside: Inside, model: Path) -> Want:
+    """What is wanted, with what can only be known where it is made: the weights, the image, its TensorRT."""
+    found = {
+        "source_digest": source_digest(model) if model.is_dir() else None,
+        "image_digest": inside.image_digest,
+        "tensorrt": inside.tensorrt or want.stamp.tensorrt,
+    }
+    return want.model_copy(update={"stamp": want.stamp.model_copy(update=found)})
+
+
+def _refuse_place(want: Stamp, inside: Inside) -> None:
+    """Raises CannotDo where the image or the GPU is not what the plan counts on."""
+    told = (
+        (Text(en="TensorRT", zh="TensorRT"), want.tensorrt, inside.tensorrt),
+        (Text(en="TensorRT-LLM", zh="TensorRT-LLM"), want.version, inside.tensorrt_llm),
+        (Text(en="Compute capability (SM)", zh="计算能力（SM）"), want.sm, inside.sm),
+    )
+    differences = [
+        Text(
+            en=f"{what.en}: it has {found}, the plan counts on {wanted}.",
+            zh=f"{what.zh}：实际为 {found}，方案要求 {wanted}。",
+        )
+        for what, wanted, found in told
+        if None not in (wanted, found) and not stamps.agree(str(wanted), str(found))
+    ]
+    if differences:
+        raise CannotDo(
+            Text(en="The image or the GPU is not what the plan counts on.", zh="镜像或 GPU 与方案不符。"), differences
+        )
 
 
 def _refuse(want: Want, have: Stamp, folder: Path) -> stamps.Comparison:
@@ -254,22 +293,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="engine_store")
     parser.add_argument("question", choices=("look", "accept"))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--want", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True)
+    for name in ("want", "inside", "model"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--converted", type=Path)
     given = parser.parse_args(argv)
     try:
         want = reading.read_json(Want, given.want.read_text(encoding="utf-8"), "want")
+        inside = reading.read_json(Inside, given.inside.read_text(encoding="utf-8"), "inside")
         if given.question == "look":
-            print(
-                {"kept": "an engine that fits is here already", "room": "no engine yet"}[
-                    look(given.folder, want, given.model)
-                ]
-            )
+            found, cautions = look(given.folder, want, inside, given.model, given.converted)
+            print({"kept": "an engine that fits is here already", "room": "no engine yet"}[found])
         else:
-            stamp, cautions = accept(given.folder, want, given.model)
+            stamp, cautions = accept(given.folder, want, inside, given.model)
             print(stamp.model_dump_json(indent=2))
-            for caution in cautions:
-                print(f"note: {caution.en}\n{caution.zh}")
+        for caution in cautions:
+            print(f"note: {caution.en}\n{caution.zh}")
     except SlipwayError as error:
         print(f"error: {error.of('en')}\n{error.of('zh')}", file=sys.stderr)
         return 1

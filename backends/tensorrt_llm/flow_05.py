@@ -17,15 +17,16 @@ def engine(deployment: Deployment) -> tuple[Step, ...]:
     """The steps that leave an engine, or check the one that a person named."""
     if deployment.choice.options.engine_folder is not None:
         return building.given(deployment)
-    steps = [*building.before(deployment)]
+    packed = deployment.choice.quantisation == "smoothquant"
+    steps = [*building.before(deployment, packed)]
     needs = [_source_step(deployment), *building.model_needs(deployment)]
     read = [deployment.scripts_root, deployment.model_folder]
-    if deployment.choice.quantisation == "smoothquant":
+    if packed:
         steps.append(_converted(deployment))
         needs.append("convert")
         read.append(deployment.converted_folder)
     steps.append(building.built(deployment, _build(deployment), tuple(needs), tuple(read), _WHY))
-    return (*steps, *building.after(deployment))
+    return (*steps, building.after(deployment))
 
 
 _WHY = Text(

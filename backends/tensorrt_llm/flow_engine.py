@@ -29,7 +29,7 @@ def engine(deployment: Deployment) -> tuple[Step, ...]:
             zh="在服务所用镜像中、针对当前 GPU 构建：引擎只能在相同的 TensorRT 与 GPU 上运行。",
         ),
     )
-    return (*building.before(deployment), _convert(deployment), build, *building.after(deployment))
+    return (*building.before(deployment, True), _convert(deployment), build, building.after(deployment))
 
 
 def _convert(deployment: Deployment) -> Task:

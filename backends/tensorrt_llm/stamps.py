@@ -54,6 +54,16 @@ class Want(Frozen):
     cost: Cost = Cost()
 
 
+class Inside(Frozen):
+    """What an image really holds, and the GPU before it, as look_inside.py tells. None: not found there."""
+
+    tensorrt: str | None = None
+    tensorrt_llm: str | None = None
+    gpu: str | None = None
+    sm: int | None = None
+    image_digest: str | None = None
+
+
 class Comparison(Frozen):
     """`refusals`: it would not run, or would run something else. `cautions`: it should run."""
 
@@ -76,11 +86,19 @@ def name(stamp: Stamp) -> str:
     return "-".join(parts)
 
 
+def of_inside(known: Stamp, inside: Inside) -> Stamp:
+    """The same with what was really found where it is made, in place of what tables say."""
+    found = {"tensorrt": inside.tensorrt, "version": inside.tensorrt_llm, "gpu": inside.gpu, "sm": inside.sm,
+             "image_digest": inside.image_digest}  # fmt: skip
+    return known.model_copy(update={name: value for name, value in found.items() if value is not None})
+
+
 def of_config(config: EngineConfig, known: Stamp) -> Stamp:
     """What the engine's own config.json says, over what else is known of it."""
     return known.model_copy(
         update={
             "version": config.version or known.version,
+            "quantisation": config.made_with or known.quantisation,
             "dtype": config.precision or known.dtype,
             "tensor_parallel": config.tensor_parallel,
             "pipeline_parallel": config.pipeline_parallel,
@@ -110,7 +128,7 @@ def compare(want: Stamp, have: Stamp, cost: Cost | None = None) -> Comparison:
             continue
         if found is None:
             cautions.append(Text(en=f"The engine does not tell its {what.en.lower()}.", zh=f"引擎未给出{what.zh}。"))
-        elif not _same(str(wanted), str(found), loose=field in ("version", "tensorrt")):
+        elif wanted != found and not (field in ("version", "tensorrt") and agree(str(wanted), str(found))):
             refusals.append(differ(what, wanted, found))
     for field, what in _AT_LEAST.items():
         wanted, found = getattr(want, field), getattr(have, field)
@@ -121,6 +139,13 @@ def compare(want: Stamp, have: Stamp, cost: Cost | None = None) -> Comparison:
             Text(
                 en="It was built without what in-flight batching needs (attention plugin, paged KV cache, no padding).",
                 zh="构建时未启用动态批处理所需的选项（注意力插件、分页 KV 缓存、去除填充）。",
+            )
+        )
+    if want.image_digest and have.image_digest and want.image_digest != have.image_digest:
+        cautions.append(
+            Text(
+                en="The image has changed since the engine was built, though not its versions.",
+                zh="引擎构建之后镜像有变化，但其中的版本相同。",
             )
         )
     if want.gpu and have.gpu and want.gpu != have.gpu:
@@ -144,7 +169,6 @@ _EXACT = {
     "dtype": Text(en="Precision", zh="精度"),
     "tensor_parallel": Text(en="Tensor parallel size", zh="张量并行数"),
     "pipeline_parallel": Text(en="Pipeline parallel size", zh="流水线并行数"),
-    "image_digest": Text(en="Image", zh="镜像"),
 }
 _AT_LEAST = {
     "max_batch": Text(en="Largest batch", zh="最大批大小"),
@@ -154,9 +178,7 @@ _AT_LEAST = {
 }
 
 
-def _same(wanted: str, found: str, *, loose: bool) -> bool:
-    """Equal; of versions as far as the shorter one goes, since tables often leave the fourth part out."""
-    if not loose:
-        return wanted == found
+def agree(wanted: str, found: str) -> bool:
+    """Whether two versions are the same as far as the shorter one goes: tables often leave the fourth part out."""
     one, two = wanted.split("."), found.split(".")
     return one[: len(two)] == two[: len(one)]

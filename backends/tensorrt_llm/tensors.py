@@ -6,7 +6,8 @@ What the servers do (tensorrtllm_backend 0.5.0, 0.19.0, TensorRT-LLM's llmapi mo
   answer. bad_words and stop_words must be there in the ensemble and do nothing.
 - the ensemble of later versions streams the text of each new token by itself; the BLS model, told to accumulate, all
   text so far, and at the end an empty response with nothing but the final flag.
-- the LLM API sends all text so far in some versions, and only what is new in others: both are understood.
+- the LLM API sends all text so far in some versions, and only what is new in others: both are understood. Its input
+  for stop texts does not work: helpers.py gives the tensor's bytes to SamplingParams, where a tokenizer wants text.
 """
 
 from __future__ import annotations
@@ -185,9 +186,8 @@ class _LlmApiSession:
             for name, kind, value in values
             if value is not None
         ]
-        if sampling.stop:
-            stops = sampling.stop
-            tensors.append(Tensor(name="sampling_param_stop", datatype="BYTES", shape=(len(stops),), values=stops))
+        # Stop texts are not sent: the model hands them to the tokenizer as bytes, which that refuses. The answer is cut
+        # here, and the stream given up, which ends the generation.
         self.inputs: tuple[Tensor, ...] = tuple(tensors)
 
     def decode(self, outputs: Mapping[str, Tensor]) -> Piece | None:

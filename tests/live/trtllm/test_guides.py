@@ -1,0 +1,128 @@
+"""TensorRT-LLM's guides, and 0.19 over two ranks, from start to chat on a real Docker engine. See parts.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from app.control import Control
+from backends.runs import Run, State
+from backends.spec import Chat, Message
+from backends.steps import Plan
+from backends.tensorrt_llm import engine_store
+from tests.guided_trtllm import A100_X2, RTX_3090, machine
+from tests.live.trtllm.parts import NEW, OLD, ask, deployed, gone, log, prompt, said, the_plan, the_spec
+
+pytestmark = pytest.mark.live
+
+
+# --- guide 004: llama on 23.10 ---
+
+
+def llama_05(control: Control, upstream: dict[str, str], name: str, **options: object) -> Plan:
+    spec = the_spec(
+        control, "tiny-llama", name, image=OLD, backend_repository=upstream["backend-0.5.0"],
+        library_repository=upstream["library-0.5.0"], **options
+    )  # fmt: skip
+    return the_plan(control, spec, A100_X2)
+
+
+@pytest.fixture(scope="module")
+def llama(control: Control, upstream: dict[str, str], images: None) -> Iterator[Run]:
+    run = deployed(control, llama_05(control, upstream, "llama"))
+    yield run
+    gone(control, run)
+
+
+def test_llama_on_0_5_streams_new_tokens_until_its_end_id(control: Control, llama: Run) -> None:
+    pieces = ask(control, llama, prompt("I am a ship on the slipway"))
+    assert said(pieces).strip() == "I am a ship on the slipway"
+    assert len([piece for piece in pieces if piece.text]) > 1
+    assert pieces[-1].finish == "stop"
+
+
+def test_a_stop_text_ends_an_answer_and_is_not_in_it(control: Control, llama: Run) -> None:
+    pieces = ask(control, llama, prompt("I am a ship on the slipway", stop=("on the",)))
+    assert (said(pieces).strip(), pieces[-1].finish) == ("I am a ship", "stop")
+
+
+def test_an_answer_ends_at_its_limit(control: Control, llama: Run) -> None:
+    last = ask(control, llama, prompt("I am a ship on the slipway", max_tokens=2))[-1]
+    assert (last.finish, last.completion_tokens) == ("length", 2)
+
+
+def test_the_wheel_was_compiled_in_a_layer_and_the_build_printed_true_lines(control: Control, llama: Run) -> None:
+    assert "tensorrt_llm 0.5.0" in log(control, llama, "image-check")
+    assert "Total time of building all 1 engines" in log(control, llama, "engine")
+    texts = [event.text.en for event in control.events(llama.id) if event.step == "engine" and event.text]
+    assert "Engine written" in texts or "Done" in texts
+
+
+def test_an_engine_is_found_again_and_nothing_is_built_twice(
+    control: Control, llama: Run, upstream: dict[str, str]
+) -> None:
+    to_do = {step.id for step in control.to_do(llama_05(control, upstream, "again"))}
+    assert not to_do & {"backend-source", "wheel", "engine"}
+    kept = {view.name: view for view in engine_store.engines(control.settings.home)}
+    view = kept[llama_05(control, upstream, "again").step("engine").outputs[0].split("/")[-2]]
+    assert view.problem is None and view.stamp is not None and view.stamp.version == "0.5.0"
+
+
+def test_an_engine_of_other_weights_is_refused_with_the_difference_named(
+    control: Control, llama: Run, upstream: dict[str, str]
+) -> None:
+    config = control.settings.home / "models" / "tiny-llama" / "config.json"
+    before = config.read_text(encoding="utf-8")
+    config.write_text(json.dumps(json.loads(before) | {"rms_norm_eps": 1e-6}), encoding="utf-8")
+    try:
+        run = deployed(control, llama_05(control, upstream, "other"), State.FAILED)
+        assert "Weights: the engine has" in log(control, run, "engine-look")
+    finally:
+        config.write_text(before, encoding="utf-8")
+
+
+def test_the_ensemble_of_0_5_answers_in_text(control: Control, upstream: dict[str, str], images: None) -> None:
+    run = deployed(control, llama_05(control, upstream, "ensemble", front="ensemble"))
+    pieces = ask(control, run, prompt("ship"))
+    assert said(pieces).removesuffix("</s>") == "ship"
+    gone(control, run)
+
+
+# --- guide 002: Qwen with chatml ---
+
+
+def test_qwen_is_built_from_source_and_answers_a_conversation(
+    control: Control, upstream: dict[str, str], images: None
+) -> None:
+    spec = the_spec(
+        control, "tiny-qwen", "qwen", trust=True, version="0.5.0", image_from="build",
+        backend_repository=upstream["backend-0.5.0"], library_repository=upstream["library-0.5.0"],
+        examples_repository=upstream["examples"], quantisation="smoothquant",
+    )  # fmt: skip
+    run = deployed(control, the_plan(control, spec, RTX_3090))
+    turns = (Message(role="system", content="你好，船"), Message(role="user", content="?"))
+    pieces = ask(control, run, Chat(messages=turns))
+    assert said(pieces) == "system\n你好，船" and pieces[-1].finish == "stop"  # up to the first im_end
+    core = (control.settings.home / "runs" / run.id / "repository/preprocessing/1/model.py").read_text("utf-8")
+    assert "trust_remote_code=True" in core and "decode([151645])" in core
+    gone(control, run)
+
+
+# --- 0.19: BLS over two ranks ---
+
+
+def test_two_ranks_serve_through_the_bls_model_of_0_19(
+    control: Control, upstream: dict[str, str], images: None
+) -> None:
+    spec = the_spec(
+        control, "tiny-llama", "bls", image=NEW, tensor_parallel=2, backend_repository=upstream["backend-0.19.0"],
+        library_repository=upstream["library-0.19.0"],
+    )  # fmt: skip
+    plan = the_plan(control, spec, machine("NVIDIA H100 80GB HBM3", 90, 2, 81_559, "570.124.06"))
+    run = deployed(control, plan)
+    pieces = ask(control, run, prompt("ships"))
+    assert said(pieces) == "ships"
+    assert len([piece for piece in pieces if piece.text]) > 1
+    gone(control, run)

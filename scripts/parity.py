@@ -6,14 +6,12 @@ python -m scripts.parity [--check]: with --check nothing is written; ends with 1
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from backends.fastertransformer import guides as fastertransformer
-from backends.fastertransformer.guides import Guide, table
+from backends.guides import guides, table
 from backends.steps import Plan
-from backends.tensorrt_llm import guides as tensorrt_llm
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,7 +22,6 @@ class Page:
 
     engine: str
     folder: str
-    guides: Callable[[], Mapping[str, Guide]]
     plans: Mapping[str, str]
 
     @property
@@ -40,7 +37,7 @@ class Page:
         ]
         for name, plan_name in self.plans.items():
             told = (ROOT / "tests" / "plans" / f"{plan_name}.json").read_text(encoding="utf-8")
-            guide = self.guides()[name]
+            guide = guides(self.folder)[name]
             parts.append(f"## Guide {name}: {guide.title.en}\n\n{table(guide, Plan.model_validate_json(told))}\n")
         return "\n".join(parts)
 
@@ -49,7 +46,6 @@ PAGES = (
     Page(
         engine="FasterTransformer",
         folder="fastertransformer",
-        guides=fastertransformer.guides,
         plans={
             "000": "000-atom-7b-fp16",
             "001": "001-llama-7b-tp2",
@@ -60,7 +56,6 @@ PAGES = (
     Page(
         engine="TensorRT-LLM",
         folder="tensorrt_llm",
-        guides=tensorrt_llm.guides,
         plans={"002": "trtllm-002-qwen-7b-smoothquant", "004": "trtllm-004-llama-2-7b-tp2"},
     ),
 )

@@ -45,10 +45,10 @@ PURE = (
     "backends.keys", "backends.conversations", "backends.deployment_files",
     "backends.watched", "backends.restarts",
     *(f"backends.fastertransformer.{room}" for room in ("recipe", "refusals", "deployment", "build", "convert",
-      "autotune", "serve", "guides", "sources")),
+      "autotune", "serve", "sources")),
     *(f"backends.tensorrt_llm.{room}" for room in ("recipe", "choices", "deployment", "versions", "formats", "images",
       "building", "flow_05", "flow_engine", "flow_llmapi", "serve", "placeholders", "filling", "tokenizer_edits",
-      "engine_config", "stamps", "guides")),
+      "engine_config", "stamps")),
     "backends.vllm",
 )  # fmt: skip
 IMPURE = {"os", "subprocess", "socket", "shutil", "time", "random", "docker", "urllib", "httpx", "threading"}

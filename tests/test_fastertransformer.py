@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backends.fastertransformer import recipe
-from backends.fastertransformer.guides import guides
+from backends.guides import guides
 from backends.spec import FasterTransformerOptions, Gpu, Hardware, Model, Sources, Spec
 from backends.steps import BuildImage, Plan, Service, Task
 from scripts import parity
@@ -170,13 +170,13 @@ def test_a_slim_checkpoint_is_read_by_its_own_converter() -> None:
 
 def test_every_step_that_a_guide_is_said_to_match_is_in_its_plan_or_may_be() -> None:
     known = {step.id for guided in GUIDED.values() for step in guided.plan().steps}
-    for guide in guides().values():
+    for guide in guides("fastertransformer").values():
         assert {name for step in guide.step for name in step.steps} <= known
 
 
 @pytest.mark.parametrize("name", parity.PLANS)
 def test_every_step_of_a_plan_stands_beside_a_step_of_its_guide(name: str) -> None:
-    matched = {step_id for step in guides()[name].step for step_id in step.steps}
+    matched = {step_id for step in guides("fastertransformer")[name].step for step_id in step.steps}
     assert {step.id for step in GUIDED[parity.PLANS[name]].plan().steps} <= matched
 
 

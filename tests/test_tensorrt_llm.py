@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from backends.guides import guides
 from backends.images import recommend
 from backends.spec import Docker, Gpu, Hardware, Limits, Model, Precision, Spec, TensorRtLlmOptions, Tokenizer
 from backends.steps import Ask, BuildImage, Plan, Service, Task
 from backends.tensorrt_llm import recipe, versions
 from backends.tensorrt_llm.choices import choose
-from backends.tensorrt_llm.guides import guides
 from scripts import parity
 from tests.guided_trtllm import (
     A100_X2,
@@ -85,7 +85,7 @@ def test_what_a_container_writes_is_mounted_for_writing(name: str) -> None:
 @pytest.mark.parametrize("guide", ["002", "004"])
 def test_every_step_that_a_guide_names_is_in_one_of_its_plans(guide: str) -> None:
     there = {one.id for name, case in GUIDED.items() if guide in name for one in case.plan().steps}
-    named = {name for one in guides()[guide].step for name in one.steps}
+    named = {name for one in guides("tensorrt_llm")[guide].step for name in one.steps}
     assert named <= there, named - there
 
 

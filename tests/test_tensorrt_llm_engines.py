@@ -14,7 +14,7 @@ from backends.errors import BadInput, CannotDo, Conflict, NotFound
 from backends.spec import Limits, ModelSource, Spec, TensorRtLlmOptions
 from backends.steps import Plan
 from backends.tensorrt_llm import engine_config, engine_store, stamps
-from backends.tensorrt_llm.stamps import Cost, Inside, Stamp, Want
+from backends.tensorrt_llm.stamps import Cost, Maker, Stamp, Want
 from tests.guided_trtllm import machine
 from tests.test_tensorrt_llm_templates import NEW_ENGINE, OLD_ENGINE, engine
 from tests.upstream import tiny_llama
@@ -24,7 +24,7 @@ STAMP = Stamp(
     dtype="bfloat16", max_batch=8, max_input=2048, max_sequence=2560, inflight=True,
 )  # fmt: skip
 WANT = Want(stamp=STAMP, cost=Cost(seconds=420, disk_mib=12_853))
-INSIDE = Inside(tensorrt="9.1.0.4", tensorrt_llm="0.5.0", gpu="NVIDIA A100-SXM4-80GB", sm=80, image_digest="sha256:1")
+INSIDE = Maker(tensorrt="9.1.0.4", tensorrt_llm="0.5.0", gpu="NVIDIA A100-SXM4-80GB", sm=80, image_digest="sha256:1")
 
 
 @pytest.fixture

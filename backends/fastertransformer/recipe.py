@@ -6,9 +6,9 @@ import re
 
 from backends.fastertransformer import autotune, build, convert, serve
 from backends.fastertransformer.deployment import Deployment, decide
-from backends.fastertransformer.guides import differences, guide_of, guides
 from backends.fastertransformer.refusals import why_not
 from backends.fetching import fetch_model
+from backends.guides import differences, guides
 from backends.spec import Hardware, Model, Sources, Spec
 from backends.steps import Plan, Step
 from backends.text import Text
@@ -36,7 +36,9 @@ def recipe(spec: Spec, hardware: Hardware, model: Model, sources: Sources) -> Pl
         steps.append(serve.tokenizer_check(deployment))
     steps += [serve.service(deployment), serve.first_answer(deployment)]
     ids = tuple(step.id for step in steps)
-    notes = (*_notes(deployment), *differences(guides()[guide_of(deployment)], ids))
+    named = deployment.profile.guide
+    guide = guides("fastertransformer")[f"{named}-{deployment.family}" if named == "003" else named]
+    notes = (*_notes(deployment), *differences(guide, ids))
     return Plan(spec=spec, steps=tuple(steps), notes=notes)
 
 

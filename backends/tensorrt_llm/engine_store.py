@@ -21,7 +21,7 @@ from backends import reading
 from backends.errors import BadInput, CannotDo, Conflict, NotFound, SlipwayError
 from backends.spec import Frozen
 from backends.tensorrt_llm import engine_config, stamps
-from backends.tensorrt_llm.stamps import Inside, Stamp, Want
+from backends.tensorrt_llm.stamps import Maker, Stamp, Want
 from backends.tensorrt_llm.templates import reading_json
 from backends.text import Text
 
@@ -154,16 +154,16 @@ def _stamp(folder: Path) -> Stamp | None:
     return reading.read_json(Stamp, path.read_text(encoding="utf-8"), STAMP) if path.is_file() else None
 
 
-def _inside(folder: Path) -> Inside | None:
+def _inside(folder: Path) -> Maker | None:
     path = folder / INSIDE
-    return reading.read_json(Inside, path.read_text(encoding="utf-8"), INSIDE) if path.is_file() else None
+    return reading.read_json(Maker, path.read_text(encoding="utf-8"), INSIDE) if path.is_file() else None
 
 
 # --- a plan's two questions ---------------------------------------------------------------------------------------
 
 
 def look(
-    folder: Path, want: Want, inside: Inside, model: Path, converted: Path | None = None
+    folder: Path, want: Want, inside: Maker, model: Path, converted: Path | None = None
 ) -> tuple[str, tuple[Text, ...]]:
     """Before a build: "kept" where the engine there serves, "room" where there is none yet; and what is worth a word.
 
@@ -184,7 +184,7 @@ def look(
     return "room", ()
 
 
-def accept(folder: Path, want: Want, inside: Inside, model: Path) -> tuple[Stamp, tuple[Text, ...]]:
+def accept(folder: Path, want: Want, inside: Maker, model: Path) -> tuple[Stamp, tuple[Text, ...]]:
     """After a build, or of a folder that a person named: the stamp, and what is worth a word.
 
     Raises BadInput where it is no engine or not whole, CannotDo with every difference.
@@ -192,7 +192,7 @@ def accept(folder: Path, want: Want, inside: Inside, model: Path) -> tuple[Stamp
     wanted = _complete(want, inside, model)
     kept, built_in = _stamp(folder), _inside(folder)
     # A folder without that record was made elsewhere: what nobody knows of it stays unknown.
-    made = None if built_in is None else stamps.of_inside(wanted.stamp, built_in)
+    made = None if built_in is None else stamps.made_by(wanted.stamp, built_in)
     have = _facts(folder, kept or made or _unknown(wanted.stamp))
     comparison = _refuse(wanted, have, folder)
     if kept is None and made is not None:
@@ -224,7 +224,7 @@ def _unknown(wanted: Stamp) -> Stamp:
     return Stamp(model=wanted.model, quantisation=wanted.quantisation)
 
 
-def _complete(want: Want, inside: Inside, model: Path) -> Want:
+def _complete(want: Want, inside: Maker, model: Path) -> Want:
     """What is wanted, with what can only be known where it is made: the weights, the image, its TensorRT."""
     found = {
         "source_digest": source_digest(model) if model.is_dir() else None,
@@ -234,7 +234,7 @@ def _complete(want: Want, inside: Inside, model: Path) -> Want:
     return want.model_copy(update={"stamp": want.stamp.model_copy(update=found)})
 
 
-def _refuse_place(want: Stamp, inside: Inside) -> None:
+def _refuse_place(want: Stamp, inside: Maker) -> None:
     """Raises CannotDo where the image or the GPU is not what the plan counts on."""
     told = (
         (Text(en="TensorRT", zh="TensorRT"), want.tensorrt, inside.tensorrt),
@@ -299,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         want = reading.read_json(Want, given.want.read_text(encoding="utf-8"), "want")
-        inside = reading.read_json(Inside, given.inside.read_text(encoding="utf-8"), "inside")
+        inside = reading.read_json(Maker, given.inside.read_text(encoding="utf-8"), "inside")
         if given.question == "look":
             found, cautions = look(given.folder, want, inside, given.model, given.converted)
             print({"kept": "an engine that fits is here already", "room": "no engine yet"}[found])

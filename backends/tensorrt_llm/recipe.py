@@ -5,12 +5,12 @@ from __future__ import annotations
 from backends import consent, memory
 from backends.fetching import fetch_model
 from backends.fitting import changes_that_fit
+from backends.guides import differences, guides
 from backends.spec import Hardware, Limits, Model, Sources, Spec
 from backends.steps import Plan, Step
 from backends.tensorrt_llm import flow_05, flow_engine, flow_llmapi, formats, images, serve
 from backends.tensorrt_llm.choices import Choice, choose
 from backends.tensorrt_llm.deployment import Deployment
-from backends.tensorrt_llm.guides import differences, guide_of, guides
 from backends.text import Text
 
 
@@ -43,8 +43,10 @@ def recipe(spec: Spec, hardware: Hardware, model: Model, sources: Sources) -> Pl
         steps += serve.repository(deployment)
     steps += [serve.service(deployment), serve.first_answer(deployment)]
     ids = tuple(step.id for step in steps)
-    guide = guide_of(deployment)
-    told = differences(guides()[guide], ids) if guide is not None else ()
+    told: tuple[Text, ...] = ()
+    if choice.flow == "build_py":  # both guides are of 0.5.0
+        guide = guides("tensorrt_llm")["002" if model.model_type == "qwen" else "004"]
+        told = differences(guide, ids)
     return Plan(spec=spec, steps=tuple(steps), notes=(*_notes(deployment, hardware), *told))
 
 

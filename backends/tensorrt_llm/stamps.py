@@ -54,8 +54,8 @@ class Want(Frozen):
     cost: Cost = Cost()
 
 
-class Inside(Frozen):
-    """What an image really holds, and the GPU before it, as look_inside.py tells. None: not found there."""
+class Maker(Frozen):
+    """What makes engines here: what the image really holds, and the GPU, as look_inside.py tells. None: not found."""
 
     tensorrt: str | None = None
     tensorrt_llm: str | None = None
@@ -86,7 +86,7 @@ def name(stamp: Stamp) -> str:
     return "-".join(parts)
 
 
-def of_inside(known: Stamp, inside: Inside) -> Stamp:
+def made_by(known: Stamp, inside: Maker) -> Stamp:
     """The same with what was really found where it is made, in place of what tables say."""
     found = {"tensorrt": inside.tensorrt, "version": inside.tensorrt_llm, "gpu": inside.gpu, "sm": inside.sm,
              "image_digest": inside.image_digest}  # fmt: skip

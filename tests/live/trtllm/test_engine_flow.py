@@ -80,10 +80,17 @@ def building(control: Control, run: Run) -> bool:
     return path.exists() and "Build TensorRT engine" in path.read_text(encoding="utf-8")
 
 
-def killed(process: psutil.Process) -> None:
-    """Kills a process and waits for its end. Nobody may be left to collect an orphan: as a zombie it is over too."""
-    process.kill()
-    until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 10)
+def adopted(control: Control, run: Run) -> None:
+    """Kills the run's worker; a panel's looks, one after the other as every panel takes them, find it another."""
+    dead = worker_of(control, run.id)
+    dead.kill()
+
+    def look() -> bool:
+        control.recover()
+        words = [process.info for process in psutil.process_iter(["pid", "status", "cmdline"])]
+        return any(one["pid"] != dead.pid and run.id in (one["cmdline"] or []) for one in words)
+
+    until(look, 20, "another worker")
 
 
 def containers(client: docker.DockerClient, run: Run) -> list[str]:
@@ -115,8 +122,7 @@ def story(control: Control, plan: Plan, place: Path, engine: docker.DockerClient
     before = containers(engine, run)
     panel.send_signal(signal.SIGKILL)
     panel.wait(10)
-    killed(worker_of(control, run.id))
-    control.recover()
+    adopted(control, run)
     until(lambda: "Found the running container" in str(control.events(run.id)), 30)
     after = containers(engine, run)
     (place / "hold").unlink()
@@ -182,9 +188,7 @@ def test_a_server_whose_worker_was_killed_is_adopted_and_answers(
     control: Control, story: Story, engine: docker.DockerClient
 ) -> None:
     before = containers(engine, story.served)
-    killed(worker_of(control, story.served.id))
-    control.recover()
-    worker_of(control, story.served.id)
+    adopted(control, story.served)
     assert containers(engine, story.served) == before
     assert said(ask(control, story.served, prompt("ship"))) == "ship"
 

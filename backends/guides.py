@@ -1,6 +1,6 @@
-"""The guides that the recipes follow: their steps, the plan's steps that do the same, each difference with its reason.
+"""Guides that recipes follow: their steps, the plan's steps that do the same, each difference with its reason. Pure.
 
-The data is assets/fastertransformer/guides.toml; notes of plans and the parity table in docs/ are made from it. Pure.
+Each engine's guides are data, assets/<engine>/guides.toml; notes of plans and the parity tables in docs/ come of it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import tomllib
 from functools import cache
 
 from backends import tables
-from backends.fastertransformer.deployment import Deployment
 from backends.spec import Frozen
 from backends.steps import Plan
 from backends.text import Text
@@ -32,17 +31,11 @@ class Guide(Frozen):
 
 
 @cache
-def guides() -> dict[str, Guide]:
-    """All guides by name."""
-    path = tables.ASSETS / "fastertransformer" / "guides.toml"
+def guides(engine: str) -> dict[str, Guide]:
+    """All guides of an engine by name."""
+    path = tables.ASSETS / engine / "guides.toml"
     rows = tomllib.loads(path.read_text(encoding="utf-8"))["guide"]
     return {name: Guide.model_validate(row) for name, row in rows.items()}
-
-
-def guide_of(deployment: Deployment) -> str:
-    """The name of the guide that a deployment follows."""
-    guide = deployment.profile.guide
-    return f"{guide}-{deployment.family}" if guide == "003" else guide
 
 
 def differences(guide: Guide, steps: tuple[str, ...]) -> tuple[Text, ...]:

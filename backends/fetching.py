@@ -1,4 +1,4 @@
-"""Steps that fetch a model from a hub or a git repository, the same for every engine that runs in containers. Pure."""
+"""Where a model lies, and steps that fetch it from a hub, or a git repository: the same for every engine. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from backends.steps import FetchSource, Forecast
 from backends.text import Text
 
 _MODEL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.py")
+
+
+def model_folder(model: Model) -> str:
+    """Where the model's files lie, downloaded or given."""
+    if model.source.kind == "demo":
+        return "{assets}/demo_model"
+    if model.source.kind == "folder":
+        return model.source.id
+    name = model.source.id.replace("/", "--")
+    return f"{{models}}/{model.source.kind}/{name}/{(model.source.revision or 'main').replace('/', '--')}"
 
 
 def fetch_model(model: Model, folder: str, *, weights: bool = True) -> FetchSource:

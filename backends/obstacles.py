@@ -11,6 +11,7 @@ from typing import Literal
 
 from backends import consent
 from backends.memory import Estimate, chosen_gpus
+from backends.recipe_words import without_gpus
 from backends.spec import EngineName, Frozen, Hardware, Model, Spec
 from backends.text import Text
 
@@ -83,13 +84,7 @@ def _machine(rule: Rules, hardware: Hardware) -> list[Text]:
         reasons.append(
             Text(en="It runs in a container; Docker is not reachable.", zh="需在容器中运行，无法连接 Docker。")
         )
-    elif rule.docker and docker is not None and docker.nvidia_runtime is False and docker.cdi is not True:
-        reasons.append(
-            Text(
-                en="Docker has no NVIDIA runtime, so containers see no GPU. Install nvidia-container-toolkit.",
-                zh="Docker 没有 NVIDIA 运行时，容器无法使用 GPU，请安装 nvidia-container-toolkit。",
-            )
-        )
+    reasons += without_gpus(docker) if rule.docker else ()
     if (
         rule.x86_only
         and hardware.architecture is not None

@@ -43,7 +43,7 @@ PURE = (
     "backends.steps", "backends.spec", "backends.images", "backends.memory", "backends.script", "backends.runs",
     "backends.transformers", "backends.fetching", "backends.prompts", "backends.openai",
     "backends.keys", "backends.conversations", "backends.deployment_files",
-    "backends.watched", "backends.restarts",
+    "backends.watched", "backends.restarts", "backends.recipe_words",
     *(f"backends.fastertransformer.{room}" for room in ("recipe", "refusals", "deployment", "build", "convert",
       "autotune", "serve", "sources")),
     *(f"backends.tensorrt_llm.{room}" for room in ("recipe", "choices", "deployment", "versions", "formats", "images",

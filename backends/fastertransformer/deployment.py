@@ -8,6 +8,7 @@ import re
 from backends import gpus, memory, releases
 from backends.errors import BadInput
 from backends.fastertransformer.sources import FAMILIES, Converter, Family, Origin, Profile, RepositoryKind, profiles
+from backends.fetching import model_folder
 from backends.spec import FasterTransformerOptions, Frozen, Hardware, Model, Spec
 from backends.steps import Mount
 from backends.text import Text
@@ -165,16 +166,6 @@ class Deployment(Frozen):
         """Our scripts and the given folders, each at its own path; only those of `write` can be written."""
         wanted = dict.fromkeys((TOOLS, *folders, *write))
         return tuple(Mount(source=path, path=path, read_only=path not in write) for path in wanted)
-
-
-def model_folder(model: Model) -> str:
-    """Where the model's files lie, downloaded or given."""
-    if model.source.kind == "demo":
-        return "{assets}/demo_model"
-    if model.source.kind == "folder":
-        return model.source.id
-    name = model.source.id.replace("/", "--")
-    return f"{{models}}/{model.source.kind}/{name}/{(model.source.revision or 'main').replace('/', '--')}"
 
 
 def family_of(model: Model) -> Family | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from backends import recipe_words
 from backends.fastertransformer import autotune, build, convert, serve
 from backends.fastertransformer.deployment import Deployment, decide
 from backends.fastertransformer.refusals import why_not
@@ -52,14 +53,7 @@ def _kernels(deployment: Deployment) -> tuple[Step, ...]:
 
 def _notes(deployment: Deployment) -> tuple[Text, ...]:
     """What is unusual about this very deployment."""
-    spec, notes = deployment.spec, []
-    if spec.bind != "127.0.0.1":
-        notes.append(
-            Text(
-                en="The server will listen on every address of this machine, without a login.",
-                zh="服务将监听本机所有地址，且没有登录保护。",
-            )
-        )
+    notes = [*recipe_words.unusual(deployment.spec)]
     notes.append(
         Text(
             en="FasterTransformer is no longer developed; TensorRT-LLM took its place for new models and GPUs.",

@@ -6,6 +6,7 @@ import hashlib
 import re
 
 from backends import memory
+from backends.fetching import model_folder
 from backends.spec import Frozen, Model, Spec
 from backends.steps import Container, Mount
 from backends.tensorrt_llm import stamps, versions
@@ -234,16 +235,6 @@ class Deployment(Frozen):
         by_default = "ids" if self.choice.release.version == "0.5.0" else "bls"
         front = by_default if self.choice.options.front == "auto" else self.choice.options.front
         return {"ids": "tensorrt_llm", "bls": "tensorrt_llm_bls"}.get(front, "ensemble")
-
-
-def model_folder(model: Model) -> str:
-    """Where the model's files lie, downloaded or given."""
-    if model.source.kind == "demo":
-        return "{assets}/demo_model"
-    if model.source.kind == "folder":
-        return model.source.id
-    name = model.source.id.replace("/", "--")
-    return f"{{models}}/{model.source.kind}/{name}/{(model.source.revision or 'main').replace('/', '--')}"
 
 
 def _short(words: str) -> str:

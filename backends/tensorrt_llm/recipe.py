@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends import consent, memory
+from backends import consent, memory, recipe_words
 from backends.fetching import fetch_model
 from backends.fitting import changes_that_fit
 from backends.guides import differences, guides
@@ -12,6 +12,8 @@ from backends.tensorrt_llm import flow_05, flow_engine, flow_llmapi, formats, im
 from backends.tensorrt_llm.choices import Choice, choose
 from backends.tensorrt_llm.deployment import Deployment
 from backends.text import Text
+
+_NAME = Text(en="TensorRT-LLM", zh="TensorRT-LLM ")
 
 
 def why_not(spec: Spec, hardware: Hardware, model: Model) -> tuple[Text, ...]:
@@ -51,24 +53,7 @@ def recipe(spec: Spec, hardware: Hardware, model: Model, sources: Sources) -> Pl
 
 
 def _machine(spec: Spec, hardware: Hardware, choice: Choice | None) -> list[Text]:
-    reasons: list[Text] = []
-    docker = hardware.docker
-    if spec.target != "docker":
-        reasons.append(
-            Text(
-                en="TensorRT-LLM runs in containers. Choose the Docker target.",
-                zh="TensorRT-LLM 在容器中运行，请选择 Docker 目标。",
-            )
-        )
-    if docker is not None and not docker.reachable:
-        reasons.append(docker.why or Text(en="Docker is not reachable.", zh="无法连接 Docker。"))
-    elif docker is not None and docker.nvidia_runtime is False and docker.cdi is not True:
-        reasons.append(
-            Text(
-                en="Docker has no NVIDIA runtime, so containers see no GPU. Install nvidia-container-toolkit.",
-                zh="Docker 没有 NVIDIA 运行时，容器无法使用 GPU，请安装 nvidia-container-toolkit。",
-            )
-        )
+    reasons = [*recipe_words.against_containers(spec, hardware, _NAME)]
     arm = hardware.architecture in ("aarch64", "arm64")
     if choice is not None and arm and choice.release.version == "0.5.0" and choice.image_from == "pull":
         reasons.append(
@@ -83,13 +68,7 @@ def _machine(spec: Spec, hardware: Hardware, choice: Choice | None) -> list[Text
 def _weights(spec: Spec, model: Model) -> list[Text]:
     reasons: list[Text] = []
     reasons += consent.missing(spec, model)
-    if model.source.kind == "modelscope":
-        reasons.append(
-            Text(
-                en="TensorRT-LLM does not download from ModelScope yet. Name a local folder instead.",
-                zh="TensorRT-LLM 暂不支持从魔搭下载，请改用本地目录。",
-            )
-        )
+    reasons += recipe_words.against_hub(model, _NAME)
     if model.encoder_decoder:
         reasons.append(
             Text(en="Slipway serves decoder-only models with TensorRT-LLM.", zh="TensorRT-LLM 方式只支持仅解码器模型。")
@@ -185,17 +164,7 @@ def trap(deployment: Deployment, hardware: Hardware) -> tuple[Text, ...]:
 
 def _notes(deployment: Deployment, hardware: Hardware) -> tuple[Text, ...]:
     spec, choice, notes = deployment.spec, deployment.choice, list(trap(deployment, hardware))
-    if spec.bind != "127.0.0.1":
-        notes.append(
-            Text(
-                en="The server will listen on every address of this machine, without a login.",
-                zh="服务将监听本机所有地址，且没有登录保护。",
-            )
-        )
-    if spec.trust_remote_code:
-        notes.append(
-            Text(en="Code that comes with the model will run, as you asked.", zh="按您的要求，将运行模型自带的代码。")
-        )
+    notes += recipe_words.unusual(spec)
     if deployment.model.dtype == "bf16" and choice.dtype == "float16" and choice.sm < 80:
         notes.append(
             Text(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.spec import Chat, Message, Sampling
+from backends import recipe_words
 from backends.steps import Ask, File, Forecast, Service, Step, Task, WriteFiles
 from backends.tensorrt_llm import formats
 from backends.tensorrt_llm.building import OURS
@@ -176,12 +176,7 @@ def interface(deployment: Deployment) -> str:
 
 def first_answer(deployment: Deployment) -> Ask:
     """A real question; its answer is what makes the deployment count as running."""
-    sampling = Sampling(max_tokens=min(32, deployment.choice.max_output), temperature=0.0)
     spoken = formats.format_of(deployment.spec, deployment.model) != "raw"
-    if spoken:
-        chat = Chat(messages=(Message(role="user", content="Hello! Who are you?"),), sampling=sampling)
-    else:
-        chat = Chat(prompt="Hello, my name is", sampling=sampling)
     return Ask(
         id="first-answer",
         title=Text(en="Ask for a first answer", zh="请求首个回答"),
@@ -191,7 +186,7 @@ def first_answer(deployment: Deployment) -> Ask:
         ),
         engine="tensorrt_llm",
         model=deployment.front,
-        chat=chat,
+        chat=recipe_words.first_question(spoken, deployment.choice.max_output),
         talk=talk(deployment),
         needs=("serve",),
         forecast=Forecast(seconds=5),

@@ -6,11 +6,13 @@ below 2), the tritonserver binary out of the nvidia-pytriton wheel, PyTorch in t
 
 from __future__ import annotations
 
-from backends import consent, pbtxt
+from backends import consent, pbtxt, recipe_words
+from backends.fetching import model_folder
 from backends.spec import Chat, Hardware, Message, Model, Sampling, Sources, Spec
 from backends.steps import Ask, FetchSource, File, Forecast, Plan, Service, Step, Task, WriteFiles
 from backends.text import Text
 
+_NAME = Text(en="The embedded engine", zh="内嵌引擎")
 MODEL_NAME = "chat"
 MODEL_LINK = "model"  # below the run's folder, which is the server's working folder
 TORCH = "2.13.0"
@@ -96,13 +98,7 @@ def why_not(spec: Spec, hardware: Hardware, model: Model) -> tuple[Text, ...]:
             )
         )
     reasons += consent.missing(spec, model)
-    if model.source.kind == "modelscope":
-        reasons.append(
-            Text(
-                en="The embedded engine does not download from ModelScope yet. Name a local folder instead.",
-                zh="内嵌引擎暂不支持从魔搭下载，请改用本地目录。",
-            )
-        )
+    reasons += recipe_words.against_hub(model, _NAME)
     known = {gpu.index for gpu in hardware.gpus}
     missing = [str(index) for index in spec.gpus or () if index not in known]
     if missing:
@@ -116,13 +112,7 @@ def why_not(spec: Spec, hardware: Hardware, model: Model) -> tuple[Text, ...]:
                 zh="内嵌引擎只使用一块 GPU，请只选一块；多卡请用 TensorRT-LLM 或 vLLM。",
             )
         )
-    if spec.limits.context is not None and model.context is not None and spec.limits.context > model.context:
-        reasons.append(
-            Text(
-                en=f"The model's context is {model.context:,} tokens; {spec.limits.context:,} were asked for.",
-                zh=f"模型上下文为 {model.context:,} 个 token，要求了 {spec.limits.context:,} 个。",
-            )
-        )
+    reasons += recipe_words.against_length(spec, model)
     return tuple(reasons)
 
 
@@ -223,17 +213,8 @@ def runtime(hardware: Hardware, sources: Sources) -> tuple[Step, ...]:
     )
 
 
-def _model_folder(model: Model) -> str:
-    if model.source.kind == "demo":
-        return "{assets}/demo_model"
-    if model.source.kind == "folder":
-        return model.source.id
-    name = model.source.id.replace("/", "--")
-    return f"{{models}}/huggingface/{name}/{(model.source.revision or 'main').replace('/', '--')}"
-
-
 def _fetch(model: Model) -> FetchSource:
-    folder = _model_folder(model)
+    folder = model_folder(model)
     revision = model.source.revision or "main"
     weights = "*.bin" if model.weight_format == "pickle" else "*.safetensors"
     patterns = (weights, "*.json", "*.jinja", "*.txt", "*.model", "*.py")
@@ -264,7 +245,7 @@ def _link(model: Model) -> Task:
             en="Triton's Python backend finds no path with letters outside ASCII. Through a short link it does.",
             zh="Triton 的 Python 后端无法识别含中文等非 ASCII 字符的路径，通过短链接即可。",
         ),
-        argv=("ln", "-sfn", "--", _model_folder(model), f"{{run}}/{MODEL_LINK}"),
+        argv=("ln", "-sfn", "--", model_folder(model), f"{{run}}/{MODEL_LINK}"),
         needs=("model",) if model.source.kind == "huggingface" else (),
         outputs=(f"{{run}}/{MODEL_LINK}/config.json",),
     )
@@ -393,20 +374,7 @@ def _notes(spec: Spec, hardware: Hardware, model: Model) -> tuple[Text, ...]:
                 zh="未发现 NVIDIA GPU，模型将在 CPU 上运行。",
             )
         )
-    if spec.bind != "127.0.0.1":
-        notes.append(
-            Text(
-                en="The server will listen on every address of this machine, without a login.",
-                zh="服务将监听本机所有地址，且没有登录保护。",
-            )
-        )
-    if spec.trust_remote_code:
-        notes.append(
-            Text(
-                en="Code that comes with the model will run, as you asked.",
-                zh="按您的要求，将运行模型自带的代码。",
-            )
-        )
+    notes += recipe_words.unusual(spec)
     if not model.tokenizer.chat_template and spec.template == "auto":
         notes.append(
             Text(

@@ -9,20 +9,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from backends import consent, limits, memory, pbtxt
+from backends import consent, limits, memory, pbtxt, recipe_words
 from backends import gpus as gpu_names
 from backends.errors import BadInput
-from backends.fetching import fetch_model
+from backends.fetching import fetch_model, model_folder
 from backends.images import Recommendation, Suggestion, recommend
 from backends.releases import load as load_releases
-from backends.spec import Chat, Frozen, Hardware, Message, Model, Sampling, Sources, Spec, VllmOptions
+from backends.spec import Frozen, Hardware, Model, Sources, Spec, VllmOptions
 from backends.steps import Ask, Container, File, Forecast, Mount, Plan, PullImage, Service, Step, WriteFiles
 from backends.tensorrt_llm import formats
-from backends.tensorrt_llm.deployment import OFFLINE, QUIET, model_folder
+from backends.tensorrt_llm.deployment import OFFLINE, QUIET
 from backends.tensorrt_llm.versions import architectures
 from backends.text import Text
 from backends.verdicts import Verdict
 
+_NAME = Text(en="vLLM", zh="vLLM ")
 _RULES = Path(__file__).resolve().parents[2] / "assets" / "vllm" / "rules.toml"
 _TAG = re.compile(r"(?:^|[:/])(\d\d\.\d\d)-vllm-python-py3$")
 _CHECKPOINTS = ("gptq", "awq", "fp8", "bitsandbytes", "compressed-tensors", "modelopt", "mxfp4")
@@ -52,7 +53,8 @@ def rules() -> dict[str, Any]:
 def why_not(spec: Spec, hardware: Hardware, model: Model) -> tuple[Text, ...]:
     """Every reason why vLLM cannot serve the model there; empty: it can."""
     choice, reasons = choose(spec, hardware, model)
-    found = [*_machine(spec, hardware), *_weights(spec, model), *reasons]
+    found = [*recipe_words.against_containers(spec, hardware, _NAME), *_weights(spec, model), *reasons]
+    found += recipe_words.against_length(spec, model)
     if choice is not None:
         found += _memory(spec, hardware, model, choice)
     return tuple(dict.fromkeys(found))
@@ -194,25 +196,6 @@ def _oldest_driven(advice: Recommendation, suggestion: Suggestion, reasons: list
 # --- reasons ------------------------------------------------------------------------------------------------------
 
 
-def _machine(spec: Spec, hardware: Hardware) -> list[Text]:
-    reasons: list[Text] = []
-    docker = hardware.docker
-    if spec.target != "docker":
-        reasons.append(
-            Text(en="vLLM runs in a container. Choose the Docker target.", zh="vLLM 在容器中运行，请选择 Docker 目标。")
-        )
-    if docker is not None and not docker.reachable:
-        reasons.append(docker.why or Text(en="Docker is not reachable.", zh="无法连接 Docker。"))
-    elif docker is not None and docker.nvidia_runtime is False and docker.cdi is not True:
-        reasons.append(
-            Text(
-                en="Docker has no NVIDIA runtime, so containers see no GPU. Install nvidia-container-toolkit.",
-                zh="Docker 没有 NVIDIA 运行时，容器无法使用 GPU，请安装 nvidia-container-toolkit。",
-            )
-        )
-    return reasons
-
-
 def _weights(spec: Spec, model: Model) -> list[Text]:
     reasons: list[Text] = []
     if model.architecture not in architectures("vllm"):
@@ -237,13 +220,7 @@ def _weights(spec: Spec, model: Model) -> list[Text]:
             )
         )
     reasons += consent.missing(spec, model)
-    if model.source.kind == "modelscope":
-        reasons.append(
-            Text(
-                en="vLLM does not download from ModelScope here yet. Name a local folder instead.",
-                zh="此处的 vLLM 暂不支持从魔搭下载，请改用本地目录。",
-            )
-        )
+    reasons += recipe_words.against_hub(model, _NAME)
     return reasons
 
 
@@ -328,11 +305,6 @@ def _service(model: Model, choice: Choice) -> Service:
 
 
 def _first_answer(spec: Spec, model: Model, choice: Choice) -> Ask:
-    sampling = Sampling(max_tokens=min(32, spec.limits.new_tokens), temperature=0.0)
-    if formats.format_of(spec, model) == "raw":
-        chat = Chat(prompt="Hello, my name is", sampling=sampling)
-    else:
-        chat = Chat(messages=(Message(role="user", content="Hello! Who are you?"),), sampling=sampling)
     return Ask(
         id="first-answer",
         title=Text(en="Ask for a first answer", zh="请求首个回答"),
@@ -342,7 +314,7 @@ def _first_answer(spec: Spec, model: Model, choice: Choice) -> Ask:
         ),
         engine="vllm",
         model=rules()["model"],
-        chat=chat,
+        chat=recipe_words.first_question(formats.format_of(spec, model) != "raw", spec.limits.new_tokens),
         talk={
             "template": formats.format_of(spec, model),
             "tokenizer": model_folder(model),
@@ -356,18 +328,7 @@ def _first_answer(spec: Spec, model: Model, choice: Choice) -> Ask:
 
 
 def _notes(spec: Spec, hardware: Hardware, model: Model, choice: Choice) -> tuple[Text, ...]:
-    notes: list[Text] = []
-    if spec.bind != "127.0.0.1":
-        notes.append(
-            Text(
-                en="The server will listen on every address of this machine, without a login.",
-                zh="服务将监听本机所有地址，且没有登录保护。",
-            )
-        )
-    if spec.trust_remote_code:
-        notes.append(
-            Text(en="Code that comes with the model will run, as you asked.", zh="按您的要求，将运行模型自带的代码。")
-        )
+    notes = [*recipe_words.unusual(spec)]
     share = choice.options.memory_fraction or 0.9
     notes.append(
         Text(

@@ -85,6 +85,15 @@ def test_more_room_than_wanted_is_no_difference() -> None:
     assert stamps.compare(STAMP, larger) == stamps.Comparison()
 
 
+@pytest.mark.parametrize(("table", "package"), [
+    ("9.1.0.4", "9.1.0.post12.dev4"), ("9.3.0.post12.dev1", "9.3.0.1"), ("10.6.0", "10.6.0.26"),
+    ("0.12.0", "0.12.0.dev2024080600"), ("0.17.0.post1", "0.17.0.post1"),
+])  # fmt: skip
+def test_versions_agree_however_a_package_spells_them(table: str, package: str) -> None:
+    assert stamps.agree(table, package) and stamps.agree(package, table)
+    assert not stamps.agree(table, f"8.{package}")
+
+
 def test_versions_agree_as_far_as_the_shorter_one_goes() -> None:
     assert not stamps.compare(STAMP.model_copy(update={"tensorrt": "9.1.0"}), STAMP).refusals
     assert stamps.compare(STAMP.model_copy(update={"tensorrt": "9.1.0.5"}), STAMP).refusals
@@ -264,8 +273,8 @@ def test_a_plan_refuses_a_folder_that_holds_no_engine_or_lies_outside(planning: 
 
 
 @pytest.mark.parametrize(("mode", "name"), [(0, "none"), (1, "int4_weight_only"), (2, "int8_weight_only"),
-                                            (2 | 4 | 8 | 16, "smoothquant"), (64, None)])  # fmt: skip
-def test_the_quantisation_of_0_5_is_read_out_of_its_bits(mode: int, name: str | None) -> None:
+                                            (2 | 4 | 8 | 16, "smoothquant"), (64, "quant_mode 64")])  # fmt: skip
+def test_the_quantisation_of_0_5_is_read_out_of_its_bits(mode: int, name: str) -> None:
     told = {**OLD_ENGINE, "builder_config": OLD_ENGINE["builder_config"] | {"quant_mode": mode}}
     assert engine_config.read(told).made_with == name
 
@@ -304,6 +313,15 @@ def test_a_registered_engine_stays_where_it_is_and_only_its_entry_goes(tmp_path:
     assert listed.registered and listed.folder == str(mine)
     engine_store.remove(tmp_path, view.name)
     assert mine.is_dir() and engine_store.engines(tmp_path) == ()
+
+
+def test_an_engine_registered_beside_its_like_has_a_name_of_its_own(tmp_path: Path, model: Path) -> None:
+    folder = tmp_path / "engines" / stamps.name(STAMP)
+    engine_store.accept(built(folder), WANT, INSIDE, model)
+    shutil.copytree(folder, tmp_path / "mine")
+    mine = engine_store.register(tmp_path, tmp_path / "mine", STAMP).name
+    engine_store.remove(tmp_path, mine)
+    assert folder.is_dir() and [view.name for view in engine_store.engines(tmp_path)] == [folder.name]
 
 
 def test_a_registered_engine_is_checked_against_what_is_wanted(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ def main():
         found = metadata.version("tensorrt_llm")
     except metadata.PackageNotFoundError:
         sys.exit("error: this image has no tensorrt_llm package")
-    if found.split("+")[0] != given.version:
+    # Images were seen to hold a build of the days before: 24.08 has 0.12.0.dev2024080600.
+    if found.split("+")[0].split(".dev")[0] != given.version:
         sys.exit(f"error: this image has TensorRT-LLM {found}, {given.version} is needed")
     print(f"tensorrt_llm {found}")
     if given.backend and not any(BACKEND.glob("*")):

@@ -43,13 +43,13 @@ class EngineConfig(Frozen):
         return self.tensor_parallel * self.pipeline_parallel
 
     @property
-    def made_with(self) -> str | None:
-        """The quantisation as `versions` names it; None where the file names one that is not among them."""
+    def made_with(self) -> str:
+        """The quantisation as `versions` names it; one that is not among them as the file has it."""
         if self.quantisation is None:
             return "none"
         if self.form == "old":
             return _by_mode(int(self.quantisation))
-        return next((name for sign, name in _ALGORITHMS if self.quantisation.startswith(sign)), None)
+        return next((name for sign, name in _ALGORITHMS if self.quantisation.startswith(sign)), self.quantisation)
 
     @property
     def inflight(self) -> bool:
@@ -78,11 +78,11 @@ _ALGORITHMS = (  # QuantAlgo of tensorrt_llm/quantization/mode.py; the first tha
 _INT4, _INT8, _ACTIVATIONS = 1, 2, 4  # bits of QuantMode in 0.5.0's tensorrt_llm/quantization/mode.py
 
 
-def _by_mode(mode: int) -> str | None:
+def _by_mode(mode: int) -> str:
     """0.5.0's quant_mode: weights of 8 bits with activations are SmoothQuant, without them weight-only."""
     if mode & _INT8:
         return "smoothquant" if mode & _ACTIVATIONS else "int8_weight_only"
-    return "int4_weight_only" if mode & _INT4 else None
+    return "int4_weight_only" if mode & _INT4 else f"quant_mode {mode}"
 
 
 def read(config: Mapping[str, object]) -> EngineConfig:

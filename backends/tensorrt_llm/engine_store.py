@@ -95,8 +95,9 @@ def register(home: Path, folder: Path, known: Stamp) -> EngineView:
     Raises BadInput where there is no engine or a rank's file is missing.
     """
     stamp = _facts(folder, _stamp(folder) or known)
+    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]  # one like it may be kept already
     view = EngineView(
-        name=stamps.name(stamp),
+        name=f"{stamps.name(stamp)}-{place}",
         folder=str(folder.resolve()),
         stamp=stamp,
         size_mib=_size_mib(folder),

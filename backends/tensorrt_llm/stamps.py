@@ -14,6 +14,7 @@ from backends.spec import Frozen
 from backends.tensorrt_llm.engine_config import EngineConfig
 from backends.text import Text
 
+_PACKAGED = re.compile(r"^(\d+\.\d+\.\d+)\.post\d+\.dev(\d+)$")
 _FILE_SAFE = re.compile(r"[^A-Za-z0-9._]+")
 
 
@@ -98,7 +99,7 @@ def of_config(config: EngineConfig, known: Stamp) -> Stamp:
     return known.model_copy(
         update={
             "version": config.version or known.version,
-            "quantisation": config.made_with or known.quantisation,
+            "quantisation": config.made_with,
             "dtype": config.precision or known.dtype,
             "tensor_parallel": config.tensor_parallel,
             "pipeline_parallel": config.pipeline_parallel,
@@ -179,6 +180,10 @@ _AT_LEAST = {
 
 
 def agree(wanted: str, found: str) -> bool:
-    """Whether two versions are the same as far as the shorter one goes: tables often leave the fourth part out."""
-    one, two = wanted.split("."), found.split(".")
+    """Whether two versions are the same as far as the shorter one goes: tables often leave the fourth part out.
+
+    TensorRT's Python packages spell the fourth part as 9.2.0.post12.dev5, where the library is 9.2.0.5; an image of the
+    0.12.0 that is announced was seen to hold 0.12.0.dev2024080600 (triton-inference-server/server #7581).
+    """
+    one, two = (_PACKAGED.sub(r"\1.\2", version).split(".") for version in (wanted, found))
     return one[: len(two)] == two[: len(one)]

@@ -14,6 +14,7 @@ from backends.text import Language, Text
 _CLEAN = Text(en="Nothing is wrong.", zh="未发现问题。")
 _NONE = Text(en="No engine is kept.", zh="没有保存的引擎。")
 _WHOLE = Text(en="It is whole.", zh="引擎完整。")
+_OFF_THE_LIST = Text(en="Taken off the list; its folder stays.", zh="已从列表移除，目录保留。")
 _FREED = Text(en="Removed; {mib:,} MiB are free again.", zh="已删除，释放 {mib:,} MiB。")
 
 
@@ -72,7 +73,7 @@ def engines(given: argparse.Namespace, control: Control, language: Language) -> 
         if given.json:
             terminal.print_json({"freed_mib": freed_mib})
         else:
-            print(_FREED.of(language).format(mib=freed_mib))
+            print(_OFF_THE_LIST.of(language) if freed_mib is None else _FREED.of(language).format(mib=freed_mib))
         return 0
     compared = control.shelf.check(given.which)
     if given.json:

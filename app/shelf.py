@@ -32,8 +32,11 @@ class Shelf:
         """Whether a kept engine is whole. Raises NotFound."""
         return engine_store.check(self._settings.home, name)
 
-    def remove(self, name: str) -> int:
-        """Removes a kept engine; the MiB that it freed. Raises NotFound, Conflict where a server reads it."""
+    def remove(self, name: str) -> int | None:
+        """Removes a kept engine; the MiB that it freed, None for one that stays where a person has it.
+
+        Raises NotFound, Conflict where a server reads it.
+        """
         return engine_store.remove(self._settings.home, name, self._in_use())
 
     def register(self, folder: str, model: str) -> EngineView:

@@ -93,6 +93,13 @@ def test_all_models_have_the_engines_batch_and_the_same_decoupled(
     assert all(config.model_transaction_policy.decoupled for config in generating)
 
 
+def test_a_filled_repository_is_well_by_our_own_lint(case: tuple[str, Path, Wanted, Path], tmp_path: Path) -> None:
+    _, template, told, built = case
+    placed = {"tokenizer_dir": str(tmp_path), "engine_dir": str(built)}
+    templates.fill(template, told.model_copy(update={"values": told.values | placed}), built, tmp_path / "out")
+    assert lint_all(tmp_path / "out") == ()
+
+
 def test_upstreams_files_stay_as_they_are(case: tuple[str, Path, Wanted, Path], tmp_path: Path) -> None:
     _, template, told, built = case
     before = {path: path.read_bytes() for path in template.rglob("*") if path.is_file()}

@@ -182,7 +182,8 @@ def _batching(model: ModelFolder, config: pbtxt.ModelConfig) -> Iterator[Finding
             ("Requests cannot be batched while max_batch_size is 0.", "max_batch_size 为 0 时无法合并请求。"),
             ("Set max_batch_size, or remove dynamic_batching.", "设置 max_batch_size，或去掉 dynamic_batching。"),
         )
-    if config.HasField("dynamic_batching") and config.model_transaction_policy.decoupled:
+    late = config.backend in ("tensorrtllm", "vllm")  # these backends came with 23.10
+    if config.HasField("dynamic_batching") and config.model_transaction_policy.decoupled and not late:
         yield warning(
             model.file,
             "dynamic_batching",

@@ -20,7 +20,7 @@ class EngineConfig(Frozen):
     version: str | None = None  # TensorRT-LLM that built it
     name: str | None = None
     precision: str | None = None  # float16, bfloat16, float32
-    quantisation: str | None = None
+    quantisation: str | None = None  # as the file has it: quant_algo, or 0.5.0's quant_mode; "none" where it says none
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     max_batch: int | None = None
@@ -43,10 +43,10 @@ class EngineConfig(Frozen):
         return self.tensor_parallel * self.pipeline_parallel
 
     @property
-    def made_with(self) -> str:
+    def made_with(self) -> str | None:
         """The quantisation as `versions` names it; one that is not among them as the file has it."""
-        if self.quantisation is None:
-            return "none"
+        if self.quantisation in (None, "none"):
+            return self.quantisation
         if self.form == "old":
             return _by_mode(int(self.quantisation))
         return next((name for sign, name in _ALGORITHMS if self.quantisation.startswith(sign)), self.quantisation)
@@ -109,7 +109,7 @@ def _old(builder: Mapping[str, object], plugins: Mapping[str, object]) -> Engine
         form="old",
         name=_str(builder, "name"),
         precision=_str(builder, "precision"),
-        quantisation=None if mode in (None, 0) else str(mode),
+        quantisation=None if mode is None else str(mode or "none"),
         tensor_parallel=_int(builder, "tensor_parallel") or 1,
         pipeline_parallel=_int(builder, "pipeline_parallel") or 1,
         max_batch=_int(builder, "max_batch_size"),
@@ -142,7 +142,7 @@ def _new(config: Mapping[str, object]) -> EngineConfig:
         version=_str(config, "version"),
         name=_str(pretrained, "architecture"),
         precision=_str(pretrained, "dtype"),
-        quantisation=_str(quantisation, "quant_algo"),
+        quantisation=_str(quantisation, "quant_algo") or ("none" if "quant_algo" in quantisation else None),
         tensor_parallel=_int(mapping, "tp_size") or 1,
         pipeline_parallel=_int(mapping, "pp_size") or 1,
         max_batch=_int(build, "max_batch_size"),

@@ -70,8 +70,8 @@ def check(home: Path, name: str, want: Want | None = None) -> stamps.Comparison:
     return stamps.compare(want.stamp, view.stamp, want.cost)
 
 
-def remove(home: Path, name: str, in_use: Sequence[str] = ()) -> int:
-    """Removes a kept engine and returns the MiB that it freed; of a registered one only the entry.
+def remove(home: Path, name: str, in_use: Sequence[str] = ()) -> int | None:
+    """Removes a kept engine and returns the MiB that it freed; of a registered one only the entry, which gives None.
 
     Raises NotFound, and Conflict where its folder is in `in_use` (folders that running servers read).
     """
@@ -83,7 +83,7 @@ def remove(home: Path, name: str, in_use: Sequence[str] = ()) -> int:
         )
     if view.registered:
         (home / "engines" / _REGISTERED / f"{name}.json").unlink()
-        return 0
+        return None
     shutil.rmtree(view.folder)
     return view.size_mib
 

@@ -94,6 +94,10 @@ def _settle(model: str, config: Any, wanted: Wanted) -> None:
         else:
             config.parameters[key].string_value = ""
     config.max_batch_size = wanted.max_batch
+    names = [one.name for one in config.output]
+    for place in reversed(range(len(names))):  # the ensemble of 0.19.0 says one of its outputs twice
+        if names[place] in names[:place]:
+            del config.output[place]
     for batching in [config.dynamic_batching] if config.HasField("dynamic_batching") else []:
         sizes = [min(size, wanted.max_batch) for size in batching.preferred_batch_size]
         del batching.preferred_batch_size[:]

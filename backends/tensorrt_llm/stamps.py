@@ -82,9 +82,9 @@ def name(stamp: Stamp) -> str:
     model = _FILE_SAFE.sub("-", stamp.model.rstrip("/").rsplit("/", 1)[-1]).strip("-.").lower()[:40] or "model"
     precision = stamp.quantisation if stamp.quantisation != "none" else stamp.dtype or "auto"
     split = f"tp{stamp.tensor_parallel}" + (f"-pp{stamp.pipeline_parallel}" if stamp.pipeline_parallel > 1 else "")
-    parts = (model, f"trtllm{stamp.version}", f"sm{stamp.sm}", precision.replace("_", "-"), split,
-             f"b{stamp.max_batch}", f"i{stamp.max_input}", f"s{stamp.max_sequence}", digest)  # fmt: skip
-    return "-".join(parts)
+    known = (("trtllm", stamp.version), ("sm", stamp.sm), ("", precision.replace("_", "-")), ("", split),
+             ("b", stamp.max_batch), ("i", stamp.max_input), ("s", stamp.max_sequence), ("", digest))  # fmt: skip
+    return "-".join((model, *(f"{sign}{value}" for sign, value in known if value is not None)))
 
 
 def made_by(known: Stamp, inside: Maker) -> Stamp:
@@ -99,7 +99,7 @@ def of_config(config: EngineConfig, known: Stamp) -> Stamp:
     return known.model_copy(
         update={
             "version": config.version or known.version,
-            "quantisation": config.made_with,
+            "quantisation": config.made_with or known.quantisation,
             "dtype": config.precision or known.dtype,
             "tensor_parallel": config.tensor_parallel,
             "pipeline_parallel": config.pipeline_parallel,
@@ -152,8 +152,9 @@ def compare(want: Stamp, have: Stamp, cost: Cost | None = None) -> Comparison:
     if want.gpu and have.gpu and want.gpu != have.gpu:
         cautions.append(differ(Text(en="GPU", zh="GPU"), want.gpu, have.gpu))
     if refusals and cost is not None and cost.seconds is not None:
-        size = "" if cost.disk_mib is None else f", ~{cost.disk_mib / 1024:.1f} GiB"
-        size_zh = "" if cost.disk_mib is None else f"，占用约 {cost.disk_mib / 1024:.1f} GiB"
+        mib = cost.disk_mib or 0
+        large = f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib} MiB"
+        size, size_zh = ("", "") if not mib else (f", ~{large}", f"，占用约 {large}")
         minutes = max(1, round(cost.seconds / 60))
         refusals.append(
             Text(en=f"Building it again takes ~{minutes} min{size}.", zh=f"重新构建约需 {minutes} 分钟{size_zh}。")

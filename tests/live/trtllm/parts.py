@@ -69,7 +69,7 @@ def the_spec(control: Control, model: str, name: str, trust: bool = False, **opt
         trust_remote_code=trust,
         image=options.pop("image", None),
         limits=Limits(concurrent=4, context=192, new_tokens=64),
-        tensorrt_llm=TensorRtLlmOptions.model_validate({"max_batch": 4} | options),
+        tensorrt_llm=TensorRtLlmOptions.model_validate({"max_batch": 2} | options),
     )
 
 

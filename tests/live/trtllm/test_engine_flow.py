@@ -24,6 +24,7 @@ from app.__main__ import control as make_control
 from app.cli import main
 from app.control import Control
 from backends.errors import Conflict
+from backends.lint import lint
 from backends.runs import Run, State
 from backends.steps import Plan
 from tests.conftest import until
@@ -150,7 +151,7 @@ def test_a_failed_build_is_told_by_its_first_real_error_and_only_it_is_done_agai
 ) -> None:
     trouble = story.failed.trouble
     assert trouble is not None and (trouble.step, trouble.exit_status) == ("engine", 1)
-    assert any("Engine building failed" in line for line in trouble.last_lines)
+    assert "[TRT] [E] 4: " in trouble.last_lines[0] and "Engine building failed" in trouble.last_lines[-1]
     done = skipped(control, story.served)
     assert done >= BEFORE and "engine" not in done
 
@@ -159,6 +160,10 @@ def test_a_build_whose_panel_and_worker_were_killed_goes_on_where_it_was(control
     before, after = story.box
     assert before == after and len(before) == 1
     assert log(control, story.served, "engine").count("Build TensorRT engine") == 1
+
+
+def test_what_the_deployment_wrote_is_well(control: Control, story: Story) -> None:
+    assert lint(control.settings.home / "runs" / story.served.id / "repository") == ()
 
 
 def test_an_answer_streams_by_all_tokens_decoded_together(control: Control, story: Story) -> None:

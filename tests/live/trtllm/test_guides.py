@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 
+import docker
 import pytest
 
 from app.control import Control
@@ -12,6 +15,7 @@ from backends.runs import Run, State
 from backends.spec import Chat, Message
 from backends.steps import Plan
 from backends.tensorrt_llm import engine_store
+from tests.conftest import until
 from tests.guided_trtllm import A100_X2, RTX_3090, machine
 from tests.live.trtllm.parts import NEW, OLD, ask, deployed, gone, log, prompt, said, the_plan, the_spec
 
@@ -113,8 +117,8 @@ def test_qwen_is_built_from_source_and_answers_a_conversation(
 # --- 0.19: BLS over two ranks ---
 
 
-def test_two_ranks_serve_through_the_bls_model_of_0_19(
-    control: Control, upstream: dict[str, str], images: None
+def test_two_ranks_serve_through_the_bls_model_of_0_19_and_the_end_of_one_is_seen(
+    control: Control, upstream: dict[str, str], images: None, engine: docker.DockerClient
 ) -> None:
     spec = the_spec(
         control, "tiny-llama", "bls", image=NEW, tensor_parallel=2, backend_repository=upstream["backend-0.19.0"],
@@ -125,4 +129,12 @@ def test_two_ranks_serve_through_the_bls_model_of_0_19(
     pieces = ask(control, run, prompt("ships"))
     assert said(pieces) == "ships"
     assert len([piece for piece in pieces if piece.text]) > 1
+    (box,) = engine.containers.list(filters={"label": f"slipway.run={run.id}"})
+    rows = box.top(ps_args="-eo pid,args")["Processes"]
+    ranks = [int(pid) for pid, words in rows if words.startswith("/opt/tritonserver/bin/tritonserver")]
+    assert len(ranks) == 2
+    os.kill(max(ranks), signal.SIGKILL)
+    until(lambda: control.run(run.id).state is State.FAILED, 30)
+    trouble = control.run(run.id).trouble
+    assert trouble is not None and "process rank" in " ".join(trouble.last_lines)
     gone(control, run)

@@ -9,6 +9,7 @@ from openai import OpenAI
 
 from app.control import Control
 from backends.errors import Refused
+from backends.lint import lint
 from backends.runs import Run
 from tests.guided_trtllm import H100
 from tests.live.trtllm.parts import NEWEST, ask, deployed, gone, log, on_vllm, prompt, said, the_plan, the_spec
@@ -64,5 +65,6 @@ def test_what_the_model_is_told_is_what_the_spec_says(control: Control, served: 
     if served.spec.engine == "tensorrt_llm":
         assert "'max_seq_len': 192" in log(control, served, "serve")
         assert "tensorrt_llm 1.2.1" in log(control, served, "image-check")
-    run = control.settings.home / "runs" / served.id / "repository"
-    assert [path.name for path in run.iterdir()] == [served.plan.service.model]
+    repository = control.settings.home / "runs" / served.id / "repository"
+    assert [path.name for path in repository.iterdir()] == [served.plan.service.model]
+    assert lint(repository) == ()

@@ -93,6 +93,20 @@ def test_all_models_have_the_engines_batch_and_the_same_decoupled(
     assert all(config.model_transaction_policy.decoupled for config in generating)
 
 
+def test_a_bls_model_that_asks_its_own_server_is_told_the_port_of_this_one(
+    case: tuple[str, Path, Wanted, Path], tmp_path: Path
+) -> None:
+    version, template, told, built = case
+    if version == "0.5.0":
+        assert not (template / "tensorrt_llm_bls").exists()
+        return
+    with (template / "tensorrt_llm_bls" / "1" / "model.py").open("a", encoding="utf-8") as file:
+        file.write('ASKED = "localhost:8001/v2/models/"\n')
+    templates.fill(template, told, built, tmp_path / "out", 18001)
+    made = (tmp_path / "out" / "tensorrt_llm_bls" / "1" / "model.py").read_text(encoding="utf-8")
+    assert 'ASKED = "localhost:18001/v2/models/"' in made
+
+
 def test_a_filled_repository_is_well_by_our_own_lint(case: tuple[str, Path, Wanted, Path], tmp_path: Path) -> None:
     _, template, told, built = case
     placed = {"tokenizer_dir": str(tmp_path), "engine_dir": str(built)}
@@ -187,8 +201,8 @@ def test_the_command_line_says_what_is_wrong_in_both_languages(
     template, built = upstream("0.5.0", tmp_path / "t"), engine(tmp_path / "e", config, files)
     told = tmp_path / "wanted.json"
     told.write_text(wanted(name, tmp_path, max_batch=99).model_dump_json(), encoding="utf-8")
-    words = ["fill", "--template", str(template), "--wanted", str(told), "--engine", str(built), "--out"]
-    assert templates.main([*words, str(tmp_path / "out")]) == 1
+    words = ["fill", "--template", str(template), "--wanted", str(told), "--engine", str(built), "--grpc", "8001"]
+    assert templates.main([*words, "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
     assert "batches of 99" in said and "批大小为 99" in said
 

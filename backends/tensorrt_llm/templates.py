@@ -1,10 +1,11 @@
 """Makes a model repository from upstream's template folder, on the host, at run time:
 
-    python -m backends.tensorrt_llm.templates fill   --template DIR --wanted FILE --engine DIR --out DIR
+    python -m backends.tensorrt_llm.templates fill   --template DIR --wanted FILE --engine DIR --out DIR --grpc PORT
     python -m backends.tensorrt_llm.templates llmapi --template DIR --settings FILE --out DIR
 
 The upstream files are read, never changed; the repository appears whole or not at all. What disagrees is printed, each
-sentence in English and Chinese, and the exit status is 1.
+sentence in English and Chinese, and the exit status is 1. --grpc: the port that the server will listen on inside, for
+BLS models that ask it for the configuration of the core at the port that it has by itself.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from backends.text import Text
 MODELS = ("ensemble", "preprocessing", filling.CORE, "postprocessing", "tensorrt_llm_bls")
 NEEDED = MODELS[:4]
 _MOST_BYTES = 2**20
+_OWN_PORT = "localhost:8001"
 
 
-def fill(template: Path, wanted: Wanted, engine: Path, out: Path) -> tuple[str, ...]:
+def fill(template: Path, wanted: Wanted, engine: Path, out: Path, grpc_port: int = 8001) -> tuple[str, ...]:
     """Writes the repository and returns a line for each file. Raises BadInput, or CannotDo with every disagreement."""
     missing = [name for name in NEEDED if not (template / name / "config.pbtxt").is_file()]
     if missing:
@@ -51,7 +53,9 @@ def fill(template: Path, wanted: Wanted, engine: Path, out: Path) -> tuple[str, 
     new = out.with_name(f".{out.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     try:
-        lines = [line for name in present for line in _model(template / name, new / name, configs[name], wanted)]
+        lines = [
+            line for name in present for line in _model(template / name, new / name, configs[name], wanted, grpc_port)
+        ]
         _put(new, out)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -85,8 +89,8 @@ def llmapi(template: Path, settings: LlmApiSettings, out: Path) -> tuple[str, ..
     return lines
 
 
-def _model(source: Path, target: Path, config: Any, wanted: Wanted) -> list[str]:
-    """One model's folder: the filled config and upstream's code, its tokenizer calls edited where they must be."""
+def _model(source: Path, target: Path, config: Any, wanted: Wanted, grpc_port: int) -> list[str]:
+    """One model's folder: the filled config and upstream's code, edited for tokenizer and port where it must be."""
     lines = []
     (target / "1").mkdir(parents=True)
     (target / "config.pbtxt").write_text(filling.written(config), encoding="utf-8")
@@ -100,8 +104,10 @@ def _model(source: Path, target: Path, config: Any, wanted: Wanted) -> list[str]
             edited = tokenizer_edits.edit(
                 code, trust_remote_code=wanted.trust_remote_code, eos_id=wanted.eos_id, pad_id=wanted.pad_id
             )
+        # The BLS model of TensorRT-LLM #9453 asks Triton itself, with the port written down as 8001.
+        edited = edited.replace(_OWN_PORT, f"localhost:{grpc_port}") if target.name == "tensorrt_llm_bls" else edited
         place.write_text(edited, encoding="utf-8")
-        how = "edited for this tokenizer" if edited != code else "as upstream has it"
+        how = "edited for this deployment" if edited != code else "as upstream has it"
         lines.append(f"{target.name}/1/{path.relative_to(source / '1')}: {how}")
     return lines
 
@@ -157,11 +163,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         one = commands.add_parser(name)
         for option in told:
             one.add_argument(f"--{option}", type=Path, required=True)
+        if name == "fill":
+            one.add_argument("--grpc", type=int, required=True)
     given = parser.parse_args(argv)
     try:
         if given.command == "fill":
             wanted = reading.read_json(Wanted, _text(given.wanted), "wanted")
-            lines = fill(given.template, wanted, given.engine, given.out)
+            lines = fill(given.template, wanted, given.engine, given.out, given.grpc)
         else:
             settings = reading.read_json(LlmApiSettings, _text(given.settings), "settings")
             lines = llmapi(given.template, settings, given.out)

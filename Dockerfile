@@ -11,7 +11,7 @@
 ARG BASE=python:3.12-slim
 FROM ${BASE}
 
-# Where pip looks and what it trusts, for people behind a mirror. They do not stay in the image.
+# Where pip looks and what it trusts, for people behind a mirror. The history of the image keeps them: no password here.
 ARG PIP_INDEX_URL
 ARG PIP_CERT
 

@@ -103,6 +103,25 @@ def config_folder(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/") / ".docker")
 
 
+def proxies(environ: Mapping[str, str], host: str) -> dict[str, str]:
+    """The proxies that Docker's own settings give to every container and build, as environment variables.
+
+    Source: https://docs.docker.com/engine/cli/proxy/ (proxies, by the engine's address or "default").
+    """
+    path = config_folder(environ) / "config.json"
+    found: dict[str, str] = {}
+    for key, name in (("httpProxy", "http_proxy"), ("httpsProxy", "https_proxy"), ("noProxy", "no_proxy")):
+        value = _value(path, "proxies", host, key) or _value(path, "proxies", "default", key)
+        if value:
+            found |= {name: value, name.upper(): value}
+    return found
+
+
+def has_login(value: str) -> bool:
+    """Whether an address holds a name or password."""
+    return re.match(r"(?:[a-z0-9+]+://)?[^/\s]*@", value) is not None
+
+
 def _value(path: Path, *keys: str) -> str | None:
     """A string deep in a JSON file; None where the file or the value is missing or odd."""
     try:

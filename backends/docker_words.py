@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from backends.sources import declared
 from backends.steps import BuildImage, PullImage, Service, Task
 
 SECRETS_BY_HAND = "the variable goes into the container as it is; Slipway itself hands it over as a file"
@@ -18,9 +19,17 @@ def pull(step: PullImage) -> tuple[tuple[str, ...], ...]:
 
 
 def build(step: BuildImage) -> tuple[str, ...]:
-    """The command that builds an image."""
+    """The command that builds an image; where mirrors are set it is given the Dockerfile that takes them."""
     arguments = [f"--build-arg={name}={value}" for name, value in (step.sources | step.args).items()]
-    return ("docker", "build", f"--tag={step.tag}", f"--file={step.folder}/{step.dockerfile}", *arguments, step.folder)
+    file = "-" if declared(step) else f"{step.folder}/{step.dockerfile}"
+    return ("docker", "build", f"--tag={step.tag}", f"--file={file}", *arguments, step.folder)
+
+
+def dockerfile(step: BuildImage) -> tuple[str, ...] | None:
+    """The command that puts out a Dockerfile that takes the mirrors; None where there are none."""
+    lines = "\\n".join(f"ARG {name}" for name in declared(step))
+    program = f'{{print}} toupper($1)=="FROM"{{print "{lines}"}}'
+    return ("awk", program, f"{step.folder}/{step.dockerfile}") if lines else None
 
 
 def run(step: Task | Service) -> tuple[str, ...]:

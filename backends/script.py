@@ -125,7 +125,8 @@ def _step(step: Step, asset_text: Callable[[str], str]) -> str:
         lines = "\n".join(command(one) for one in docker_words.pull(step))
         return f"docker image inspect {word(step.image)} > /dev/null 2>&1 || {{\n{lines}\n}}\n"
     if isinstance(step, BuildImage):
-        return f"{command(docker_words.build(step))}\n"
+        taking = docker_words.dockerfile(step)
+        return f"{f'{command(taking)} | ' if taking else ''}{command(docker_words.build(step))}\n"
     if isinstance(step, Task) and step.container is not None:
         return _once(step, f"{_mounted(step.container)}{command(docker_words.run(step))}")
     if isinstance(step, Task | FetchSource):

@@ -8,11 +8,13 @@ With root and apt they are installed; without, the tests that need them are skip
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,6 +28,8 @@ PACKAGES = {
     "sshd": "openssh-server",
 }
 FONTS = ("fonts-noto-cjk", "/usr/share/fonts/opentype/noto")
+BUILDX = "usr/libexec/docker/cli-plugins/docker-buildx"
+BUILDX_SUITE = "trixie"  # Debian has it from there on
 
 
 def main() -> int:
@@ -39,6 +43,7 @@ def main() -> int:
         quiet = {"env": env, "stdout": subprocess.DEVNULL}
         subprocess.run(("apt-get", "update", "-q"), check=False, **quiet)
         subprocess.run(("apt-get", "install", "-qy", "--no-install-recommends", *missing), check=False, **quiet)
+    _get_buildx()
     home = str(_home())
     for kept in ("slipway.db", "slipway.db-wal", "slipway.db-shm"):
         (Path(home) / kept).unlink(missing_ok=True)
@@ -61,6 +66,40 @@ def end() -> int:
         while b"dockerd" in _command(pid) and time.monotonic() < deadline:
             time.sleep(0.1)
     return 0
+
+
+def _get_buildx() -> None:
+    """Takes the package of `docker buildx` apart beside the tests' data: installed, every build would go through it.
+
+    An older Debian has none; it is then asked of the release that has, at the address that apt uses here.
+    """
+    folder = _home() / "docker" / "buildx"
+    if (folder / BUILDX).exists() or os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return
+    with tempfile.TemporaryDirectory() as own:
+        for options in ((), _newer_debian(Path(own))):
+            command = ("apt-get", *options, "download", "-q", "docker-buildx")
+            subprocess.run(command, cwd=own, check=False, capture_output=True)
+            for package in Path(own).glob("docker-buildx_*.deb"):
+                folder.mkdir(parents=True, exist_ok=True)
+                subprocess.run(("dpkg-deb", "-x", str(package), str(folder)), check=False)
+                return
+
+
+def _newer_debian(own: Path) -> tuple[str, ...]:
+    """Options of apt for lists of its own, of the release that has buildx, filled."""
+    told = "".join(path.read_text() for path in Path("/etc/apt").glob("sources.list.d/*.sources"))
+    told += Path("/etc/apt/sources.list").read_text() if Path("/etc/apt/sources.list").exists() else ""
+    mirror = re.search(r"https?://\S+/debian/?(?=\s)", told)
+    if mirror is None:
+        return ()
+    (own / "sources.list").write_text(f"deb {mirror[0]} {BUILDX_SUITE} main\n")
+    (own / "lists" / "partial").mkdir(parents=True)
+    named = {"Dir::Etc::sourcelist": own / "sources.list", "Dir::Etc::sourceparts": "/dev/null",
+             "Dir::State::lists": own / "lists", "Dir::Cache": own / "cache"}  # fmt: skip
+    options = tuple(word for name, value in named.items() for word in ("-o", f"{name}={value}"))
+    subprocess.run(("apt-get", *options, "update", "-q"), check=False, capture_output=True)
+    return options
 
 
 def _start_docker() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import socket
+import subprocess
 from pathlib import Path
 from unittest import mock
 
@@ -14,13 +16,14 @@ from hypothesis import strategies as st
 
 from app.settings import settings
 from backends.errors import BadInput, OutOfSpace, StepFailed, Unreachable
-from backends.sources import applied, mirrored, variables
+from backends.sources import applied, declared, mirrored, variables, with_arguments
 from backends.spec import Sources
 from backends.steps import BuildImage, Container, Mount, Plan, PullImage, Service, Task, fingerprints
-from backends.targets import container_logs, containers
+from backends.targets import buildx, container_logs, containers
+from backends.targets import engine as engine_room
 from backends.targets.container_logs import Cursor, Frames, Taken
 from backends.targets.engine import Engine, said
-from backends.targets.images import BuildProgress, PullProgress, buildx_command, split
+from backends.targets.images import PullProgress, split
 from backends.text import same
 from tests.plans import SPEC, python
 
@@ -90,23 +93,29 @@ def test_an_images_name_is_taken_apart(image: str, parts: tuple[str, str]) -> No
 # --- buildx -----------------------------------------------------------------------------------------------------------
 
 
-def test_buildx_lines_become_log_and_stages() -> None:
-    progress = BuildProgress()
+def fed(progress: buildx.Progress, message: dict, indent: int | None) -> list[str]:
+    """The pieces of one message, over many lines as buildx 0.13 writes it, or in one as later ones do."""
+    return [piece for line in json.dumps(message, indent=indent).splitlines() for piece in progress.feed(line)]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_buildx_messages_become_log_and_stages(indent: int | None) -> None:
+    progress = buildx.Progress()
     vertex = {"digest": "sha256:1", "name": "[1/2] FROM debian", "started": "2026-01-01T00:00:00Z"}
     other = {"digest": "sha256:2", "name": "[2/2] RUN make", "started": "2026-01-01T00:00:01Z"}
-    assert progress.feed(json.dumps({"vertexes": [vertex]})) == ["[1/2] FROM debian\n"]
+    assert fed(progress, {"vertexes": [vertex]}, indent) == ["[1/2] FROM debian\n"]
     done = vertex | {"completed": "2026-01-01T00:00:01Z"}
-    assert progress.feed(json.dumps({"vertexes": [done, other]})) == ["[2/2] RUN make\n"]
+    assert fed(progress, {"vertexes": [done, other]}, indent) == ["[2/2] RUN make\n"]
     text = base64.b64encode("编译\n".encode()).decode()
-    assert progress.feed(json.dumps({"logs": [{"vertex": "sha256:2", "stream": 1, "data": text}]})) == ["编译\n"]
+    assert fed(progress, {"logs": [{"vertex": "sha256:2", "stream": 1, "data": text}]}, indent) == ["编译\n"]
     event = progress.event("build")
     assert (event.fraction, event.data["stage"], event.data["stages"]) == (0.5, 1, 2)
-    assert progress.feed(json.dumps({"vertexes": [other | {"error": "exit code: 2"}]}))[-1] == "exit code: 2\n"
+    assert fed(progress, {"vertexes": [other | {"error": "exit code: 2"}]}, indent)[-1] == "exit code: 2\n"
 
 
 @given(st.text())
 def test_what_buildx_says_beside_its_json_is_kept(line: str) -> None:
-    pieces = BuildProgress().feed(f"WARN {line}")
+    pieces = buildx.Progress().feed(f"WARN {line}")
     assert pieces == [f"WARN {line}\n"]
 
 
@@ -114,7 +123,7 @@ def test_a_buildx_command_has_each_value_as_one_word() -> None:
     step = BuildImage(
         id="b", title=same("b"), tag="a:1", folder="/x y", args={"A": "$(touch X); `id`"}, sources={"HF_ENDPOINT": "h"}
     )
-    command = buildx_command(step, {"slipway.run": "demo-1"})
+    command = buildx.command(step, Path("/x y/Dockerfile"), {"slipway.run": "demo-1"})
     assert "--build-arg=A=$(touch X); `id`" in command
     assert "--build-arg=HF_ENDPOINT=h" in command
     assert "--label=slipway.run=demo-1" in command
@@ -294,6 +303,25 @@ def test_an_engine_that_nobody_serves_is_unreachable(tmp_path: Path) -> None:
         Engine({"DOCKER_HOST": f"unix://{path}"}).api()
 
 
+def test_an_engine_that_takes_a_question_and_never_answers_is_given_up(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(engine_room, "ANSWER_S", 0.5)
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(f"{tmp_path}/mute.sock")
+        mute.listen(8)
+        with pytest.raises(Unreachable, match=r"did not answer within 0\.5 s") as gone:
+            Engine({"DOCKER_HOST": f"unix://{tmp_path}/mute.sock"}).api()
+    assert gone.value.hint is not None
+
+
+def test_an_engine_that_this_user_may_not_reach_names_the_cure(tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    with pytest.raises(Unreachable, match="usermod -aG docker"):
+        Engine({"DOCKER_HOST": f"unix://{tmp_path}/docker.sock"}).api()
+
+
 # --- mirrors and proxies ----------------------------------------------------------------------------------------------
 
 ALL = Sources(
@@ -323,6 +351,38 @@ def test_every_step_that_fetches_has_the_mirrors_and_the_plan_shows_them() -> No
         assert step.sources["https_proxy"] == step.sources["HTTPS_PROXY"] == "http://proxy.example:3128"
         assert step.sources["NO_PROXY"] == "intern.example,localhost,127.0.0.1,::1"
     assert "mirror.example" in plan.model_dump_json()
+
+
+DOCKERFILE = """# FROM nothing
+ARG BASE=debian
+FROM ${BASE} AS one
+RUN pip install x && \\
+  from y
+FROM one
+RUN <<END
+FROM here
+END
+"""
+
+
+def test_every_stage_of_a_build_takes_the_mirrors_and_no_proxy_is_kept_in_the_image() -> None:
+    build = applied(Plan(spec=SPEC, steps=(BuildImage(id="b", title=same("b"), tag="x:1", folder="/x"),)), ALL).steps[0]
+    names = declared(build)
+    assert "PIP_INDEX_URL" in names
+    assert not {"HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"} & set(names)
+    lines = with_arguments(DOCKERFILE, ("A", "B")).splitlines()
+    taken = [place for place, line in enumerate(lines) if line == "ARG A"]
+    assert [lines[place - 1] for place in taken] == ["FROM ${BASE} AS one", "FROM one"]
+    assert [line for line in lines if line not in ("ARG A", "ARG B")] == DOCKERFILE.splitlines()
+
+
+def test_an_old_git_in_a_build_takes_the_mirror_too() -> None:
+    build = applied(Plan(spec=SPEC, steps=(BuildImage(id="b", title=same("b"), tag="x:1", folder="/x"),)), ALL).steps[0]
+    env = {"PATH": os.environ["PATH"], "GIT_CONFIG_PARAMETERS": build.sources["GIT_CONFIG_PARAMETERS"]}
+    told = subprocess.run(
+        ("git", "config", "--get-regexp", "^url"), env=env, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split() == ["url.https://git.example/github.com/.insteadof", "https://github.com/"]
 
 
 def test_another_mirror_is_no_other_result() -> None:

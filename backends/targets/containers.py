@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
 import stat
 import tarfile
 from collections.abc import Mapping
@@ -32,6 +33,8 @@ RUN, HOME, STEP, SPEC, KIND, PRINT, ENDPOINT = (
 )
 LOG_LIMITS = {"max-size": "64m", "max-file": "3"}  # what Docker keeps of one container's output
 SECRETS = "run/slipway"  # folder inside the container, without the leading slash
+PROXIES = "proxies"  # the file in it with proxies that hold a login
+_WITH_PROXIES = ("sh", "-c", f'. /{SECRETS}/{PROXIES} && exec "$@"', "sh")
 INSIDE_HOME = "/tmp"  # noqa: S108  a folder that every image has and everybody may write to
 _RLIMIT = re.compile(r"error setting rlimit")
 _RLIMIT_TYPE = re.compile(r"rlimit type (\w+)")
@@ -131,12 +134,14 @@ def begin(
     mounts = tuple(mount(one, owner.roots, owner.home, engine.local) for one in wish.mounts)
     secrets = {name: value for name, value in passed.items() if SECRET_NAME.search(name)}
     plain = {name: value for name, value in passed.items() if name not in secrets}
+    proxies = _proxies(engine, step)
+    files = secrets | ({PROXIES: proxies} if proxies else {})
     while True:
-        container = _create(engine, owner, step, wish, work, mounts, ulimits, gpus, plain, tuple(secrets))
+        container = _create(engine, owner, step, wish, work, mounts, ulimits, gpus, plain, tuple(files))
         try:
-            if secrets:
+            if files:
                 with engine.clearly():
-                    engine.api().put_archive(container, "/", _archive(secrets, owner.person))
+                    engine.api().put_archive(container, "/", _archive(files, owner.person))
             with engine.clearly():
                 engine.api().start(container)
             return container, tuple(notes)
@@ -158,6 +163,15 @@ def begin(
                     zh=f"本机不允许设置 {listed} 限制，将在没有该限制的情况下继续。",
                 )
             )
+
+
+def _proxies(engine: Engine, step: Task | Service) -> str:
+    """Proxies with a login, as lines that a shell reads, for a task that may reach the network and has no others."""
+    wish = step.container
+    if isinstance(step, Service) or wish is None or wish.network == "none":
+        return ""
+    missing = {name: value for name, value in engine.secret_proxies.items() if name not in step.sources | step.env}
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in missing.items())
 
 
 def refused_ulimits(words: str, ulimits: Mapping[str, int]) -> tuple[str, ...]:
@@ -272,7 +286,8 @@ def _create(
     published = _published(work) if service and wish.network == "bridge" else {}
     config: dict[str, Any] = {
         "image": wish.image,
-        "command": list(step.argv),
+        "command": [*_WITH_PROXIES, *step.argv] if PROXIES in secrets else list(step.argv),
+        "use_config_proxy": not engine.secret_proxies,
         "name": name(work.run, step.id),
         "environment": _environment(step, wish, engine, plain, secrets) | _image_of(wish, engine),
         "working_dir": step.cwd,
@@ -352,6 +367,8 @@ def _environment(
         env |= {"HOME": INSIDE_HOME, "USER": "slipway", "LOGNAME": "slipway"}
     env |= {**step.sources, **step.env, **plain}
     for secret in secrets:
+        if secret == PROXIES:
+            continue
         env[f"{secret}_FILE"] = f"/{SECRETS}/{secret}"
         if secret == "HF_TOKEN":
             env["HF_TOKEN_PATH"] = f"/{SECRETS}/{secret}"

@@ -86,6 +86,12 @@ class Engine:
         named = any("nvidia.com/gpu" in str(device.get("ID")) for device in info.get("DiscoveredDevices") or ())
         return named and "nvidia" not in (info.get("Runtimes") or {})
 
+    @property
+    def secret_proxies(self) -> dict[str, str]:
+        """Docker's own proxies where one of them holds a login, which `docker inspect` would show; else empty."""
+        found = docker_host.proxies(self._environ, self.host)
+        return found if any(map(docker_host.has_login, found.values())) else {}
+
     def root(self) -> str | None:
         """The folder of this machine where images and containers lie; None where the engine is elsewhere."""
         if not self.local:

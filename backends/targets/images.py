@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import json
-import os
-import queue
 import re
-import shutil
-import signal
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import docker
 
+from backends import sources
 from backends.errors import BadInput, StepFailed
 from backends.events import Event, Kind
 from backends.steps import BuildImage, PullImage
-from backends.targets import waiting
-from backends.targets.base import Work, child_environment, redact
+from backends.targets import buildx, waiting
+from backends.targets.base import Work
 from backends.targets.engine import Engine, said
-from backends.text import Text, same
+from backends.text import Text
 
 SAY_S = 0.5  # how often progress is told
 _DOWNLOAD = 0.7  # share of a layer's progress that its download is; the rest is its unpacking
 _STAGE = re.compile(r"^Step (\d+)/(\d+) : (.*)")
+
+_NO_PROXY = Text(
+    en="Docker's own proxy has a login, which a build by the engine's old builder would show to `docker inspect`: it "
+    "is left out. Install docker-buildx, or name a proxy without a login (SLIPWAY_HTTPS_PROXY).",
+    zh="Docker 的代理设置含登录信息，旧版构建器会让 docker inspect 看到它，因此未使用。请安装 docker-buildx，"
+    "或指定不含登录信息的代理（SLIPWAY_HTTPS_PROXY）。",
+)
 
 Watch = Callable[[], None]
 """Raises OutOfSpace where the engine's disk runs full."""
@@ -121,7 +120,7 @@ def pull(engine: Engine, step: PullImage, work: Work, watch: Watch) -> Iterator[
     repository, tag = split(source)
     progress, told = PullProgress(), 0.0
     movement = waiting.Movement(step.stall_s)
-    log = _Log(work)
+    log = waiting.Lines(work.log)
     with engine.flow(lambda api: api.pull(repository, tag=tag, stream=True, decode=True)) as flow:
         for batch in flow.batches(waiting.LOOK_S):
             work.check_stop()
@@ -178,10 +177,11 @@ def build(
             Text(en=f"There is no {folder / step.dockerfile}.", zh=f"缺少 {folder / step.dockerfile}。"),
             Text(en="The step that fetches it has to run first.", zh="需要先执行获取它的步骤。"),
         )
-    if has_buildx(environ):
-        yield from _with_buildx(step, work, labels, watch, environ)
+    dockerfile = _dockerfile(step, work)
+    if buildx.there(environ):
+        yield from buildx.build(step, dockerfile, work, labels, watch, environ)
     else:
-        yield from _with_the_engine(engine, step, work, labels, watch)
+        yield from _with_the_engine(engine, step, dockerfile, work, labels, watch)
     if not there(engine, step.tag):
         raise StepFailed(
             Text(en=f"The build ended well, but {step.tag} is not there.", zh=f"构建正常结束，但 {step.tag} 不存在。"),
@@ -190,20 +190,35 @@ def build(
     yield Event(step=step.id, kind=Kind.PROGRESS, fraction=1.0)
 
 
+def _dockerfile(step: BuildImage, work: Work) -> Path:
+    """The Dockerfile to build with: the folder's own, or where mirrors are set a copy of it that takes them."""
+    own = Path(step.folder) / step.dockerfile
+    names = sources.declared(step)
+    if not names:
+        return own
+    taking = work.folder / f"Dockerfile.{step.id}"
+    taking.write_text(sources.with_arguments(own.read_text(encoding="utf-8"), names), encoding="utf-8")
+    return taking
+
+
 def _with_the_engine(
-    engine: Engine, step: BuildImage, work: Work, labels: Mapping[str, str], watch: Watch
+    engine: Engine, step: BuildImage, dockerfile: Path, work: Work, labels: Mapping[str, str], watch: Watch
 ) -> Iterator[Event]:
     """The classic builder. Leaving the stream ends the build and its container."""
-    movement, log = waiting.Movement(step.stall_s), _Log(work)
+    movement, log = waiting.Movement(step.stall_s), waiting.Lines(work.log)
+    without_proxy = bool(engine.secret_proxies) and not {"http_proxy", "https_proxy"} & step.sources.keys()
+    if without_proxy:
+        yield Event(step=step.id, kind=Kind.NOTE, text=_NO_PROXY)
     with engine.flow(
         lambda api: api.build(
             path=step.folder,
-            dockerfile=step.dockerfile,
+            dockerfile=str(dockerfile),
             tag=step.tag,
             buildargs=step.sources | step.args,
             labels=dict(labels),
             rm=True,
             forcerm=True,
+            use_config_proxy=not engine.secret_proxies,
             decode=True,
         )
     ) as flow:
@@ -239,7 +254,7 @@ def _stage(step_id: str, line: str) -> Event | None:
     )
 
 
-def _raise_error(message: Mapping[str, Any], log: _Log) -> None:
+def _raise_error(message: Mapping[str, Any], log: waiting.Lines) -> None:
     """The engine tells failures as messages: {"errorDetail": {"code", "message"}, "error"}."""
     if "error" not in message:
         return
@@ -252,164 +267,3 @@ def _raise_error(message: Mapping[str, Any], log: _Log) -> None:
         failure.exit_status = int(code) if isinstance(code, int) else None
         failure.last_lines = waiting.tail(log.path)
     raise failure
-
-
-class _Log:
-    """Lines of the engine into the step's log, without secrets, a batch at a time."""
-
-    def __init__(self, work: Work) -> None:
-        self.path = work.log
-        self._rest = ""
-        self._lines: list[str] = []
-
-    def feed(self, text: str) -> list[str]:
-        """Takes text as it comes and returns the lines that are whole now."""
-        *lines, self._rest = (self._rest + text).split("\n")
-        self._lines += lines
-        return lines
-
-    def line(self, line: str) -> None:
-        """Takes a whole line."""
-        self.feed("\n" if self._rest else "")
-        self._lines.append(line)
-
-    def write(self) -> None:
-        """Puts what was taken at the end of the log."""
-        if self._lines:
-            with self.path.open("a", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(redact("\n".join(self._lines) + "\n"))
-            self._lines = []
-
-
-# --- buildx -----------------------------------------------------------------------------------------------------------
-
-
-def has_buildx(environ: Mapping[str, str]) -> bool:
-    """Whether `docker buildx` works here."""
-    program = shutil.which("docker", path=environ.get("PATH"))
-    if program is None:
-        return False
-    asked = subprocess.run(
-        (program, "buildx", "version"), env=dict(environ), stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    return asked.returncode == 0
-
-
-class BuildProgress:
-    """Vertices of one buildx build. Pure: fed with lines of `--progress=rawjson`.
-
-    Each line is a BuildKit SolveStatus: {"vertexes": [{digest, name, started, completed, cached, error}], "logs":
-    [{vertex, stream, data (base64), timestamp}]}. Source: github.com/moby/buildkit, client/graph.go.
-    """
-
-    def __init__(self) -> None:
-        self._names: dict[str, str] = {}
-        self._done: set[str] = set()
-        self._current = ""
-
-    def feed(self, line: str) -> list[str]:
-        """One line of buildx; returns the log text that it carries, as pieces."""
-        try:
-            status = json.loads(line)
-        except ValueError:
-            return [f"{line}\n"]  # buildx itself speaks: a warning, an error
-        if not isinstance(status, dict):
-            return [f"{line}\n"]
-        pieces: list[str] = []
-        for vertex in status.get("vertexes") or ():
-            digest, name = str(vertex.get("digest")), str(vertex.get("name") or "")
-            if digest not in self._names:
-                self._names[digest] = name
-            if vertex.get("started") and not vertex.get("completed") and name != self._current:
-                self._current = name
-                pieces.append(f"{name}\n")
-            if vertex.get("completed") and digest not in self._done:
-                self._done.add(digest)
-                if vertex.get("cached"):
-                    pieces.append(f"{name} (kept from before)\n")
-            if vertex.get("error"):
-                pieces.append(f"{vertex['error']}\n")
-        for log in status.get("logs") or ():
-            with contextlib.suppress(ValueError):
-                pieces.append(base64.b64decode(str(log.get("data") or "")).decode("utf-8", "replace"))
-        return pieces
-
-    def event(self, step_id: str) -> Event:
-        """How far the build is: vertices done of vertices known."""
-        done, known = len(self._done), max(1, len(self._names))
-        return Event(
-            step=step_id,
-            kind=Kind.PROGRESS,
-            fraction=min(1.0, done / known),
-            text=same(self._current[:160] or "buildx"),
-            data={"stage": done, "stages": known},
-        )
-
-
-def buildx_command(step: BuildImage, labels: Mapping[str, str]) -> tuple[str, ...]:
-    """The buildx command of a build, as it is run and as a person would type it."""
-    options = [f"--build-arg={name}={value}" for name, value in (step.sources | step.args).items()]
-    options += [f"--label={name}={value}" for name, value in labels.items()]
-    dockerfile = str(Path(step.folder) / step.dockerfile)
-    return (
-        "docker", "buildx", "build", "--progress=rawjson", "--load", f"--tag={step.tag}", f"--file={dockerfile}",
-        *options, step.folder,
-    )  # fmt: skip
-
-
-def _with_buildx(
-    step: BuildImage, work: Work, labels: Mapping[str, str], watch: Watch, environ: Mapping[str, str]
-) -> Iterator[Event]:
-    """buildx as a process group of its own: an interrupt ends the build, as Ctrl-C would."""
-    env, secrets = child_environment(environ, {})
-    movement, log, progress = waiting.Movement(step.stall_s), _Log(work), BuildProgress()
-    child = subprocess.Popen(
-        buildx_command(step, labels),
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        text=True,
-        errors="replace",
-    )
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    reader = threading.Thread(target=_read_lines, args=(child.stdout or (), lines), daemon=True)
-    reader.start()
-    told = 0.0
-    try:
-        while reader.is_alive() or not lines.empty():
-            work.check_stop()
-            watch()
-            try:
-                batch = [lines.get(timeout=waiting.LOOK_S)]
-                while not lines.empty():
-                    batch.append(lines.get_nowait())
-            except queue.Empty:
-                batch = []
-            for line in batch:
-                for piece in progress.feed(redact(line, secrets)):
-                    log.feed(piece)
-            log.write()
-            if batch:
-                movement.moved()
-            movement.check(work.log)
-            if batch and time.monotonic() - told > SAY_S:
-                told = time.monotonic()
-                yield progress.event(step.id)
-        if child.wait() != 0:
-            raise waiting.failed("docker buildx", child.returncode, work.log)
-    finally:
-        if child.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGINT)
-            try:
-                child.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
-
-
-def _read_lines(out: Iterable[str], lines: queue.SimpleQueue[str]) -> None:
-    for line in out:
-        lines.put(line.rstrip("\n"))

@@ -19,7 +19,7 @@ from backends.events import Event, Kind
 from backends.logs import last_lines
 from backends.progress import Watch
 from backends.steps import Service, Step
-from backends.targets.base import Work
+from backends.targets.base import Work, redact
 from backends.text import Text, same
 
 T = TypeVar("T")
@@ -50,6 +50,33 @@ class Movement:
         """Raises Stalled where nothing has moved for too long."""
         if time.monotonic() - self._moved > self._stall_s:
             raise stalled(self._stall_s, log)
+
+
+class Lines:
+    """Text of a builder or a puller into the step's log: whole lines, without secrets, a batch at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rest = ""
+        self._lines: list[str] = []
+
+    def feed(self, text: str) -> list[str]:
+        """Takes text as it comes and returns the lines that are whole now."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        self._lines += lines
+        return lines
+
+    def line(self, line: str) -> None:
+        """Takes a whole line."""
+        self.feed("\n" if self._rest else "")
+        self._lines.append(line)
+
+    def write(self) -> None:
+        """Puts what was taken at the end of the log."""
+        if self._lines:
+            with self.path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(redact("\n".join(self._lines) + "\n"))
+            self._lines = []
 
 
 def progress(step: Step, work: Work) -> Watch:

@@ -150,16 +150,17 @@ def test_the_exported_script_does_the_same_by_hand(tmp_path: Path, image: str, e
     panel = make_control({"home": str(tmp_path / "panel")})
     folder = tmp_path / "context"
     folder.mkdir()
-    (folder / "Dockerfile").write_text(f"FROM {image}\nARG WORD\nENV WORD=$WORD\n")
+    (folder / "Dockerfile").write_text(f"FROM {image}\nARG WORD\nENV WORD=$WORD INDEX=$PIP_INDEX_URL\n")
+    sources = {"PIP_INDEX_URL": "https://pypi.example/simple"}
     tag = "slipway.test/by-hand:1"
     steps = (
-        BuildImage(id="b", title=same("b"), tag=tag, folder=str(folder), args={"WORD": "it's; $(x)"}),
+        BuildImage(id="b", title=same("b"), tag=tag, folder=str(folder), args={"WORD": "it's; $(x)"}, sources=sources),
         PullImage(id="p", title=same("p"), image=tag),
         repository(tmp_path),
         Task(
             id="t",
             title=same("t"),
-            argv=("sh", "-c", "echo $WORD > {run}/made/word"),
+            argv=("sh", "-c", "echo $WORD $INDEX > {run}/made/word"),
             container=Container(image=tag, mounts=(Mount(source="{run}/made", path="{run}/made"),)),
         ),
         triton(tag),
@@ -173,7 +174,7 @@ def test_the_exported_script_does_the_same_by_hand(tmp_path: Path, image: str, e
         until(lambda: healthy(f"{free.http}/v2/health/ready") or ran.poll() is not None, 90, "the server by hand")
         assert ran.poll() is None, ran.stdout.read()
         assert asked(free) == [42]
-        assert next((tmp_path / "home").rglob("made/word")).read_text() == "it's; $(x)\n"
+        assert next((tmp_path / "home").rglob("made/word")).read_text() == "it's; $(x) https://pypi.example/simple\n"
     finally:
         ran.terminate()
         ran.wait(30)

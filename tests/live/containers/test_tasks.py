@@ -157,6 +157,25 @@ def test_a_secret_is_a_file_inside_and_nowhere_else(home: Path, image: str, engi
     assert seen and not any("hf_verysecret" in one for one in seen)
 
 
+def test_a_proxy_with_a_login_reaches_the_command_and_nothing_that_docker_shows(home, tmp_path, image, engine) -> None:
+    proxy = "http://me:pl4ntedpassword@proxy.example:3128"
+    (tmp_path / "config.json").write_text(json.dumps({"proxies": {"default": {"httpsProxy": proxy}}}))
+    target = a_target(home, {"DOCKER_CONFIG": str(tmp_path)})
+    seen = []
+
+    def stop() -> bool:
+        seen.extend(json.dumps(one.attrs) for one in mine(engine, home))
+        return "up" in log(home)
+
+    script = (
+        'test "$https_proxy" = "$(printf "http://%s:%s@proxy.example:3128" me pl4nted"password")" && echo as it is; '
+    )
+    with pytest.raises(Stopped):
+        do(target, home, task(image, f"{script}echo $HTTPS_PROXY; echo up; sleep 600"), stop)
+    assert log(home).splitlines()[:2] == ["as it is", "http://[secret]@proxy.example:3128"]
+    assert seen and not any("me:pl4nted" in one for one in seen)
+
+
 def test_stop_ends_a_task_within_seconds(target, home: Path, image: str, engine) -> None:
     with pytest.raises(Stopped):
         do(target, home, task(image, "echo up; sleep 600"), lambda: "up" in log(home))

@@ -250,6 +250,19 @@ class Ports(Frozen):
 
 
 REPOSITORY = r"^(https://|file://|/)[A-Za-z0-9._~%/:@+-]{1,500}$"  # of git; https, or a copy on this machine
+
+
+def _without_login(value: str) -> str:
+    if re.match(r"[a-z]+://[^/]*@", value):
+        raise refusal(
+            "it holds a name or password, which every plan and log would show. Leave them out: git finds the login in "
+            "~/.netrc or its credential helper.",
+            "其中含有用户名或密码，会出现在方案与日志中。请去掉，git 会从 ~/.netrc 或凭据助手读取登录信息。",
+        )
+    return value
+
+
+RepositoryText = Annotated[str, Field(pattern=REPOSITORY), AfterValidator(_without_login)]
 GIT_REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"
 EngineName = Literal["transformers", "fastertransformer", "tensorrt_llm", "vllm"]
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"]
@@ -283,11 +296,11 @@ class TensorRtLlmOptions(Frozen):
     image_from: Literal["auto", "pull", "build"] = "auto"  # build: the backend's own Dockerfile, as guide 002 does
     prebuilt_image: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$")
     engine_folder: PathText | None = None  # an engine that a person already has
-    backend_repository: str | None = Field(default=None, pattern=REPOSITORY)
+    backend_repository: RepositoryText | None = None
     backend_revision: str | None = Field(default=None, pattern=GIT_REVISION)
-    library_repository: str | None = Field(default=None, pattern=REPOSITORY)  # TensorRT-LLM itself
+    library_repository: RepositoryText | None = None  # TensorRT-LLM itself
     library_revision: str | None = Field(default=None, pattern=GIT_REVISION)
-    examples_repository: str | None = Field(default=None, pattern=REPOSITORY)  # Qwen's build scripts for 0.5.0
+    examples_repository: RepositoryText | None = None  # Qwen's build scripts for 0.5.0
     examples_revision: str | None = Field(default=None, pattern=GIT_REVISION)
 
 
@@ -327,9 +340,9 @@ class FasterTransformerOptions(Frozen):
     converted: PathText | None = None  # the folder that holds config.ini and the .bin files
     gemm_config: PathText | None = None  # a gemm_config.in made on the same kind of GPU
     slim_checkpoint: PathText | None = None  # GPT-J-6B as the guide has it: the unpacked step_383500
-    backend_repository: str | None = Field(default=None, pattern=REPOSITORY)  # holds the Dockerfile and all_models
+    backend_repository: RepositoryText | None = None  # holds the Dockerfile and all_models
     backend_revision: str | None = Field(default=None, pattern=GIT_REVISION)
-    library_repository: str | None = Field(default=None, pattern=REPOSITORY)  # FasterTransformer itself
+    library_repository: RepositoryText | None = None  # FasterTransformer itself
     library_revision: str | None = Field(default=None, pattern=GIT_REVISION)
     shm_mib: int = Field(default=4096, ge=64, le=1_048_576)
     jobs: int | None = Field(default=None, ge=1, le=512)  # compilers at once

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from backends.errors import BadInput
 from backends.fastertransformer import recipe
 from backends.guides import guides
+from backends.reading import read
 from backends.spec import FasterTransformerOptions, Gpu, Hardware, Model, Sources, Spec
 from backends.steps import BuildImage, Plan, Service, Task
 from scripts import parity
@@ -338,3 +340,11 @@ def test_pickled_weights_need_a_word() -> None:
 def test_a_branch_that_does_not_know_the_family_is_refused() -> None:
     spec = changed(GUIDED["003-gptj-6b-tp2"], profile="void-main")
     assert "Choose one of: blog" in reasons(spec, GPT_J)
+
+
+@pytest.mark.parametrize("url", ["https://me:pa55word@git.example/a/b.git", "https://pa55word@git.example/a/b.git"])
+def test_a_repository_with_a_login_in_it_is_refused_without_repeating_it(url: str) -> None:
+    told = {"model": {"kind": "demo"}, "name": "x", "fastertransformer": {"backend_repository": url}}
+    with pytest.raises(BadInput, match=r"~/\.netrc") as refused:
+        read(Spec, told, "spec")
+    assert "pa55word" not in refused.value.of("en") + refused.value.of("zh")

@@ -98,6 +98,10 @@ class Stamps:
             words = f"{step.id} {run_id} {datetime.now(UTC).isoformat()}\n"
             (self._folder / print_).write_text(words, encoding="utf-8")
 
+    def drop(self, print_: str) -> None:
+        """Forgets a result that turned out to be wrong, so that the step is carried out again."""
+        (self._folder / print_).unlink(missing_ok=True)
+
     def _asset_digest(self, name: str) -> str:
         path = (self._assets / name).resolve()
         if not path.is_relative_to(self._assets.resolve()):
@@ -251,7 +255,12 @@ class Worker:
                     if not quiet:
                         self._say(step, Kind.SKIPPED, _SKIPPED)
                     continue
-                self._one(step, work)
+                try:
+                    self._one(step, work)
+                except StepFailed:
+                    for judged in getattr(step, "checks", ()):
+                        self._stamps.drop(prints[judged])
+                    raise
                 self._stamps.add(step, prints[step.id], self._id)
 
     def _one(self, step: Step, work: Work) -> None:

@@ -41,13 +41,13 @@ def text(config: ModelConfig) -> str:
     return str(text_format.MessageToString(config, use_short_repeated_primitives=True))
 
 
-def read(text: str) -> ModelConfig:
-    """The message that a config.pbtxt holds. Raises BadInput with line and column."""
+def read(text: str, name: str = "config.pbtxt") -> ModelConfig:
+    """The message that a config.pbtxt holds. Raises BadInput with the file's name, line and column."""
     try:
         return text_format.Parse(text, ModelConfig())
     except text_format.ParseError as error:
-        raise _wrong(str(error)) from None
+        raise _wrong(str(error), name) from None
 
 
-def _wrong(what: str) -> BadInput:
-    return BadInput("config.pbtxt", Text(en=f"config.pbtxt: {what}.", zh=f"config.pbtxt：{what}。"))
+def _wrong(what: str, name: str = "config.pbtxt") -> BadInput:
+    return BadInput(name, Text(en=f"{name}: {what}.", zh=f"{name}：{what}。"))

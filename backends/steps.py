@@ -103,6 +103,7 @@ class Task(_Step):
     container: Container | None = None
     sources: dict[str, str] = {}  # variables that say where things come from; see `backends.sources`
     progress: str | None = None  # the reader that knows this command's lines; see `backends.progress`
+    checks: tuple[str, ...] = ()  # ids of the steps whose results it judges: where it fails, they are done again
     stall_s: float = 900.0
 
 

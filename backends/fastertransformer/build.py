@@ -63,37 +63,51 @@ def library_source(deployment: Deployment) -> Step:
 def image(deployment: Deployment) -> tuple[Step, ...]:
     """Builds the image, or takes the one that the spec names, and looks whether it really holds the backend."""
     if deployment.options.prebuilt_image is not None:
-        step: Step = PullImage(
+        step = PullImage(
             id="image",
             title=Text(en="Take the image with FasterTransformer", zh="获取含 FasterTransformer 的镜像"),
             image=deployment.image,
             forecast=Forecast(download_mib=14_000, disk_mib=30_720),
             shared=True,
         )
-    else:
-        args = {"TRITON_VERSION": deployment.release}
-        if deployment.spec.image is not None:
-            args["BASE_IMAGE"] = deployment.spec.image
-        cores = max(1, deployment.cpu_cores or 8)
-        step = BuildImage(
-            id="image",
-            title=Text(en="Build the image with FasterTransformer", zh="构建含 FasterTransformer 的镜像"),
-            why=Text(
-                en=f"No published image holds the backend; it is compiled on {base_image(deployment)}, once.",
-                zh=f"没有公开镜像自带该后端，需在 {base_image(deployment)} 上编译一次。",
-            ),
-            tag=deployment.image,
-            folder=deployment.backend_folder,
-            dockerfile="docker/Dockerfile",
-            args=args,
-            needs=("backend-source",),
-            forecast=Forecast(
-                seconds=900 + _COMPILE_CORE_S / cores, download_mib=9_500, disk_mib=51_200, ram_mib=_MIB_A_JOB * cores
-            ),
-            shared=True,
-            stall_s=7200.0,
-        )
-    return step, _image_check(deployment)
+        return step, _image_check(deployment)
+    return _base(deployment), _built(deployment), _image_check(deployment)
+
+
+def _base(deployment: Deployment) -> PullImage:
+    """Triton's image by a step of its own: a build tells nothing of its pull, and knows no registry's mirror."""
+    return PullImage(
+        id="base-image",
+        title=Text(en="Pull Triton's image", zh="拉取 Triton 镜像"),
+        image=base_image(deployment),
+        forecast=Forecast(download_mib=6_500, disk_mib=14_336),
+        shared=True,
+    )
+
+
+def _built(deployment: Deployment) -> BuildImage:
+    base, cores = base_image(deployment), max(1, deployment.cpu_cores or 8)
+    args = {"TRITON_VERSION": deployment.release}
+    if deployment.spec.image is not None:
+        args["BASE_IMAGE"] = deployment.spec.image
+    return BuildImage(
+        id="image",
+        title=Text(en="Build the image with FasterTransformer", zh="构建含 FasterTransformer 的镜像"),
+        why=Text(
+            en=f"No published image holds the backend; it is compiled on {base}, once.",
+            zh=f"没有公开镜像自带该后端，需在 {base} 上编译一次。",
+        ),
+        tag=deployment.image,
+        folder=deployment.backend_folder,
+        dockerfile="docker/Dockerfile",
+        args=args,
+        needs=("backend-source", "base-image"),
+        forecast=Forecast(
+            seconds=900 + _COMPILE_CORE_S / cores, download_mib=3_000, disk_mib=36_864, ram_mib=_MIB_A_JOB * cores
+        ),
+        shared=True,
+        stall_s=7200.0,
+    )
 
 
 def _image_check(deployment: Deployment) -> Task:
@@ -110,6 +124,7 @@ def _image_check(deployment: Deployment) -> Task:
         env=QUIET,
         container=Container(image=deployment.image, mounts=deployment.mounts(), network="none"),
         needs=("image",),
+        checks=("image",),
         forecast=Forecast(seconds=5),
         shared=True,
     )

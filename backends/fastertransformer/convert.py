@@ -34,6 +34,7 @@ def check(deployment: Deployment) -> Task:
         ),
         argv=("{python}", f"{TOOLS}/check_weights.py", deployment.checkpoint, *_shape(deployment)),
         needs=() if named else ("convert",),
+        checks=() if named else ("convert",),
         forecast=Forecast(seconds=2),
     )
 

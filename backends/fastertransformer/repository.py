@@ -89,7 +89,7 @@ def copy(template: Path, target: Path) -> None:
 
 def _configure(model: Path, parameters: Mapping[str, str], decoupled: bool | None, instances: int) -> None:
     path = model / "config.pbtxt"
-    config = pbtxt.read(path.read_text(encoding="utf-8"))
+    config = pbtxt.read(path.read_text(encoding="utf-8"), f"{model.name}/config.pbtxt")
     for key, value in parameters.items():
         config.parameters[key].string_value = value
     if model.name == SERVER:

@@ -73,6 +73,7 @@ def tokenizer_check(deployment: Deployment) -> Task:
             image=deployment.image, mounts=deployment.mounts(REPOSITORY, deployment.model_folder), network="none"
         ),
         needs=("image-check", "repository"),
+        checks=("repository",),
         forecast=Forecast(seconds=5),
     )
 

@@ -18,7 +18,6 @@ from app.__main__ import control as make_control
 from app.asking import in_step
 from app.control import Control
 from backends import recipes
-from backends.errors import BadInput
 from backends.lint import lint
 from backends.runs import Run, State
 from backends.spec import Chat, FasterTransformerOptions, Message, ModelSource, Piece, Sampling, Spec
@@ -32,7 +31,6 @@ from tests.upstream import (
     GERMAN,
     SENTENCE,
     backend_repository,
-    commit_all,
     git_repository,
     tiny_gptj,
     tiny_llama,
@@ -217,19 +215,6 @@ def test_what_a_person_has_already_is_taken_instead_of_being_made(
     gone(control, run)
 
 
-def test_a_build_that_fails_is_told_with_what_docker_said(
-    control: Control, upstream: dict[str, str], bases: dict[str, str], tmp_path: Path
-) -> None:
-    backend_repository("backend", tmp_path / "broken")
-    docker_file = tmp_path / "broken" / "docker" / "Dockerfile"
-    docker_file.write_text(docker_file.read_text(encoding="utf-8") + "RUN echo making && false\n", encoding="utf-8")
-    commit_all(tmp_path / "broken")
-    spec = the_spec(control, "llama", upstream | {"backend": f"file://{tmp_path / 'broken'}"}, bases, "unbuilt")
-    run = failed(control, spec)
-    assert run.trouble.step == "image"
-    assert any("making" in line for line in run.trouble.last_lines)
-
-
 def test_a_server_whose_worker_was_killed_is_adopted_and_answers(control: Control, llama: Run) -> None:
     worker = worker_of(control, llama.id)
     worker.kill()
@@ -241,19 +226,6 @@ def test_a_server_whose_worker_was_killed_is_adopted_and_answers(control: Contro
 
 
 # --- GPT-J and T5 -----------------------------------------------------------------------------------------------------
-
-
-def test_gptj_answers_in_text_with_its_kernels_measured(
-    control: Control, upstream: dict[str, str], bases: dict[str, str]
-) -> None:
-    run = deployed(control, the_spec(control, "gptj", upstream, bases, "gptj"))
-    pieces = ask(control, run, "Hello, my name is")
-    assert said(pieces).strip() == SENTENCE
-    assert pieces[-1].finish == "stop"
-    assert "arguments: 1 1 32 2 32 256 48 1 2" in log(control, run, "autotune")
-    assert "gemm_config.in: 4 entries" in log(control, run, "serve")
-    assert "sm=86" in log(control, run, "library-configure")
-    gone(control, run)
 
 
 def test_t5_is_tokenised_in_the_panel(control: Control, upstream: dict[str, str], bases: dict[str, str]) -> None:
@@ -299,35 +271,3 @@ def test_weights_that_do_not_load_are_a_failure_behind_a_ready_server(
         aside.rename(kept)
     assert run.trouble.step == "serve"
     assert "loading model fails!" in run.trouble.message.en
-
-
-def test_a_converter_that_fails_is_told_with_its_last_lines_and_the_run_goes_on_from_there(
-    control: Control, llama: Run, upstream: dict[str, str], bases: dict[str, str]
-) -> None:
-    model = control.settings.home / "models" / "tiny-odd"
-    tiny_llama(model)
-    weights = (model / "model.safetensors").read_bytes()
-    (model / "model.safetensors").write_bytes(weights[:-100])
-    spec = the_spec(control, "llama", upstream, bases, "odd").model_copy(
-        update={"model": ModelSource(kind="folder", id=str(model))}
-    )
-    try:
-        plan = the_plan(control, spec)
-    except BadInput:  # the headers tell that the file is short: nothing is begun
-        return
-    run = failed(control, spec, plan)
-    assert run.trouble.step in ("convert", "weights-check")
-    (model / "model.safetensors").write_bytes(weights)
-    again = control.wait(control.start_plan(the_plan(control, spec)).run.id, timeout_s=300)
-    assert again.state is State.SERVING, again.trouble
-    gone(control, again)
-
-
-def test_a_stop_while_the_image_is_built_leaves_nothing_behind(
-    control: Control, upstream: dict[str, str], bases: dict[str, str]
-) -> None:
-    spec = the_spec(control, "llama", upstream, bases, "stopped", backend_revision="main")
-    run = control.start_plan(the_plan(control, spec)).run
-    until(lambda: control.events(run.id), 30)
-    gone(control, run)
-    assert control.run(run.id).state in (State.STOPPED, State.FAILED)

@@ -42,12 +42,12 @@ def there(environ: Mapping[str, str]) -> bool:
 
 
 def command(step: BuildImage, dockerfile: Path, labels: Mapping[str, str]) -> tuple[str, ...]:
-    """The buildx command of a build."""
+    """The buildx command of a build: by the engine's own builder, which sees the images that the engine has."""
     options = [f"--build-arg={name}={value}" for name, value in (step.sources | step.args).items()]
     options += [f"--label={name}={value}" for name, value in labels.items()]
     return (
-        "docker", "buildx", "build", "--progress=rawjson", "--load", f"--tag={step.tag}", f"--file={dockerfile}",
-        *options, step.folder,
+        "docker", "buildx", "build", "--builder=default", "--progress=rawjson", "--load",
+        f"--tag={step.tag}", f"--file={dockerfile}", *options, step.folder,
     )  # fmt: skip
 
 
@@ -116,6 +116,7 @@ class Progress:
 
 
 def build(
+    host: str,
     step: BuildImage,
     dockerfile: Path,
     work: Work,
@@ -123,11 +124,12 @@ def build(
     watch: Callable[[], None],
     environ: Mapping[str, str],
 ) -> Iterator[Event]:
-    """Builds by a process group of its own: an interrupt ends the build, as Ctrl-C would.
+    """Builds at the engine `host`, by a process group of its own: an interrupt ends the build, as Ctrl-C would.
 
     `watch` raises OutOfSpace where the engine's disk runs full. Raises StepFailed in BuildKit's words.
     """
-    env, secrets = child_environment(environ, {})
+    env, secrets = child_environment(environ, {"DOCKER_HOST": host})
+    env.pop("DOCKER_CONTEXT", None)  # the builder "default" is the context of that name, which takes DOCKER_HOST
     movement, log, progress = waiting.Movement(step.stall_s), waiting.Lines(work.log), Progress()
     child = subprocess.Popen(
         command(step, dockerfile, labels),

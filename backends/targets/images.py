@@ -179,7 +179,7 @@ def build(
         )
     dockerfile = _dockerfile(step, work)
     if buildx.there(environ):
-        yield from buildx.build(step, dockerfile, work, labels, watch, environ)
+        yield from buildx.build(engine.host, step, dockerfile, work, labels, watch, environ)
     else:
         yield from _with_the_engine(engine, step, dockerfile, work, labels, watch)
     if not there(engine, step.tag):

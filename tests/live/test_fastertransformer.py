@@ -170,15 +170,6 @@ def test_a_stop_text_ends_a_llamas_answer(control: Control, llama: Run) -> None:
     assert (said(pieces).strip(), pieces[-1].finish) == ("I am a ship", "stop")
 
 
-def test_a_conversation_goes_through_the_template_that_was_chosen(
-    control: Control, upstream: dict[str, str], bases: dict[str, str]
-) -> None:
-    run = deployed(control, the_spec(control, "llama", upstream, bases, "atom", template="atom", precision="int8"))
-    chat = Chat(messages=(Message(role="user", content="Who are you?"),), sampling=Sampling(temperature=0.0))
-    assert said(list(in_step(control.chat(run.id, chat)))) == SENTENCE
-    gone(control, run)
-
-
 def test_what_the_deployment_wrote_is_well(control: Control, llama: Run) -> None:
     assert lint(control.settings.home / "runs" / llama.id / "repository") == ()
 
@@ -198,20 +189,26 @@ def test_a_second_deployment_builds_and_converts_nothing_again(
     assert not to_do & {"backend-source", "image", "converter-source", "convert"}
 
 
-def test_what_a_person_has_already_is_taken_instead_of_being_made(
+def test_what_a_person_has_is_taken_and_a_conversation_goes_through_the_chosen_template(
     control: Control, llama: Run, upstream: dict[str, str], bases: dict[str, str]
 ) -> None:
     home = control.settings.home
-    image_step = llama.plan.step("image")
+    tuned = home / "models" / "gemm_config.in"
+    tuned.write_text("batch_size, seq_len ### n, m, k, algoId\n1 32 ### 1 2 3 100\n", encoding="utf-8")
     spec = the_spec(
         control, "llama", upstream, bases, "own",
-        prebuilt_image=image_step.tag,
+        precision="int8",
+        template="atom",
+        prebuilt_image=llama.plan.step("image").tag,
         backend_checkout=str(next(home.glob("sources/*backend*"))),
         converted=str(next(home.glob("converted/*llama*/2-gpu"))),
+        gemm_config=str(tuned),
     )  # fmt: skip
     run = deployed(control, spec)
-    assert not {"converter-source", "convert"} & {step.id for step in run.plan.steps}
-    assert said(ask(control, run, "Hello, my name is")) == SENTENCE
+    assert not {"base-image", "converter-source", "convert", "autotune"} & {step.id for step in run.plan.steps}
+    assert "gemm_config.in: 1 entries" in log(control, run, "serve")
+    chat = Chat(messages=(Message(role="user", content="Who are you?"),), sampling=Sampling(temperature=0.0))
+    assert said(list(in_step(control.chat(run.id, chat)))) == SENTENCE
     gone(control, run)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from secrets import token_hex
 
 import psutil
 import pytest
@@ -41,10 +42,10 @@ def test_buildx_builds_with_stages_log_labels_and_mirrors_and_without_secrets(
 ) -> None:
     target = a_target(home, with_buildx)
     text = f"FROM {stand_in.DEBIAN}\nARG WORD\nRUN echo said $WORD from $PIP_INDEX_URL\nRUN env\n"
-    index = "https://pypi.example/simple"
-    step = dockerfile(home, text, args={"WORD": "it"}, sources={"PIP_INDEX_URL": index})
+    index, word = "https://pypi.example/simple", token_hex(4)  # a word of its own: nothing is kept from another run
+    step = dockerfile(home, text, args={"WORD": word}, sources={"PIP_INDEX_URL": index})
     told = do(target, home, step)
-    assert f"\nsaid it from {index}\n" in log(home)
+    assert f"\nsaid {word} from {index}\n" in log(home)
     assert "[3/3] RUN env\n" in log(home)
     assert '"vertexes"' not in log(home)
     assert told[-1].fraction == 1.0

@@ -74,6 +74,15 @@ def _notes(deployment: Deployment) -> tuple[Text, ...]:
                 zh=f"镜像 {deployment.image} 并非在此构建，其内容取决于制作者。",
             )
         )
+    else:
+        notes.append(
+            Text(
+                en="Upstream's Dockerfile fetches the FasterTransformer that the server runs, from a branch that no "
+                "longer moves; the library's revision here is that of converter and gemm tools.",
+                zh="服务所用的 FasterTransformer 由上游 Dockerfile 自行获取，其分支已不再变动；"
+                "此处的库版本只用于转换脚本与 gemm 工具。",
+            )
+        )
     moving = [one.revision for one in (deployment.backend, deployment.library) if not _COMMIT.fullmatch(one.revision)]
     if moving:
         notes.append(

@@ -24,6 +24,7 @@ KEPT_S = 900
 GPU_PERIOD_S = 2.0
 WINDOW_S = 10.0  # over which rates and quantiles are taken
 FORGET_S = 60.0
+TRITON_DONE = "nv_inference_request_success"  # of an engine without a count of its own
 
 Series = tuple[tuple[float, float | None], ...]  # (seconds since the epoch, value); None is a gap
 
@@ -38,6 +39,7 @@ class ServerSample(Frozen):
     ready: bool
     uptime_s: float | None = None
     requests: float | None = None
+    requests_per_s: float | None = None
     failures: float | None = None
     cancelled: float | None = None
     active: float | None = None
@@ -188,9 +190,12 @@ class Sampler:
         while len(past.looks) > 1 and past.looks[0][0] < now - WINDOW_S:
             past.looks.popleft()
         values = seen.values
-        rate = first = queue = gap = None
+        rate = asked = first = queue = gap = None
         if earlier is not None and now > earlier[0]:
             rate = _rate(metrics.TOKENS, earlier[1], seen, now - earlier[0])
+            asked = _rate(
+                metrics.FINISHED if metrics.FINISHED in values else TRITON_DONE, earlier[1], seen, now - earlier[0]
+            )
             first = _recent(metrics.FIRST_TOKEN_S, earlier[1], seen)
             queue = _recent(metrics.QUEUE_S, earlier[1], seen)
             gap = _recent(metrics.GAP_S, earlier[1], seen)
@@ -202,7 +207,8 @@ class Sampler:
             model=run.model,
             ready=seen.ready,
             uptime_s=None if run.since is None else now - run.since,
-            requests=values.get(metrics.FINISHED, values.get("nv_inference_request_success")),
+            requests=values.get(metrics.FINISHED, values.get(TRITON_DONE)),
+            requests_per_s=asked,
             failures=failures,
             cancelled=values.get(metrics.CANCELLED),
             active=values.get(metrics.ACTIVE),
@@ -218,7 +224,7 @@ class Sampler:
         past.add(
             now,
             tokens_per_s=sample.tokens_per_s,
-            requests=sample.requests,
+            requests_per_s=sample.requests_per_s,
             active=sample.active,
             queued=sample.queued,
             first_token_ms_p50=sample.first_token_ms_p50,

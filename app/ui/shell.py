@@ -16,6 +16,7 @@ from app.settings import ASSETS
 from app.ui import views, watch
 from app.ui.fast_gradio import gr
 from app.ui.history import History
+from app.ui.side import Side
 from app.ui.wizard import Wizard
 from app.ui.words import SCRIPT, TABS
 from backends.errors import SlipwayError
@@ -100,12 +101,12 @@ def all_acts(control: Control) -> dict[str, Act]:
             "header": views.header(control.detect(), len(serving), launching, language),
             "stepper": views.stepper(language),
             "chat": watch.chat(serving, language),
-            "monitor": watch.monitor(watch.Watched(control.monitor(), control.open_runs()), language),
+            "monitor": watch.monitor(watch.look(control), language),
             "history": history.whole(language),
             **first,
         }
 
-    return {"boot": boot, **wizard.acts(), **history.acts()}
+    return {"boot": boot, **wizard.acts(), **history.acts(), **Side(control).acts()}
 
 
 def carry_out(acts: Mapping[str, Act], told: Mapping[str, Any]) -> dict[str, Any]:

@@ -107,6 +107,7 @@ SCRIPT: dict[str, Text] = {
         en="The panel does not answer. The page goes on as soon as it is back.", zh="面板没有响应，恢复后页面会继续。"
     ),
     "ok": Text(en="Close", zh="关闭"),
+    "untold": Text(en="not told", zh="不提供"),
     "compare": Text(en="Compare", zh="对比"),
     "compareN": Text(en="Compare {n}", zh="对比 {n} 项"),
     "tooLarge": Text(

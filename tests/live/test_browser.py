@@ -313,6 +313,47 @@ def test_history_by_keyboard_alone_pins_compares_exports_and_imports(visitor: Vi
     assert not visitor.faults
 
 
+def test_the_monitor_s_drawers_by_keyboard_alone(visitor: Visitor, control: StillControl) -> None:
+    run = control.served("talks")
+    page = visitor.opens("/?tab=monitor")
+    tool = page.locator('[data-do="keys"]')
+    tool.press("Enter")
+    expect(page.get_by_role("heading", name="API keys")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.type("my editor")
+    page.keyboard.press("Enter")
+    expect(page.locator("#new-key")).to_be_focused()
+    token = page.locator("#key-token").inner_text()
+    assert control.knows_key(token)
+    page.locator('[data-do="key-revoke"]').press("Enter")
+    expect(page.get_by_role("button", name="Keep", exact=True)).to_be_focused()
+    page.get_by_role("button", name="Revoke").last.press("Enter")
+    expect(page.locator(".drawer")).to_contain_text("revoked")
+    assert not control.knows_key(token)
+    page.keyboard.press("Escape")
+    expect(tool).to_be_focused()
+    page.locator('[data-do="watching"]').press("Enter")
+    page.locator('[name="watch.name"]').fill("next door")
+    page.locator('[name="watch.host"]').fill("169.254.169.254")
+    page.keyboard.press("Enter")
+    expect(page.locator('[data-field="watch.host"] .err')).to_contain_text("may not be looked at")
+    expect(page.locator('[name="watch.host"]')).to_be_focused()
+    page.locator('[name="watch.host"]').fill("127.0.0.1")
+    page.keyboard.press("Enter")
+    expect(page.locator('[data-do="watching"]')).to_be_focused()
+    assert [one.server.name for one in control.watched()] == ["next door"]
+    page.locator('[data-do="alerting"]').press("Enter")
+    page.locator('[name="alerts.queued"]').fill("7")
+    page.keyboard.press("Enter")
+    expect(page.locator(".drawer")).to_have_count(0)
+    assert control.thresholds().queued == 7
+    page.locator(f'[data-do="api"][data-run="{run.id}"]').press("Enter")
+    page.locator("#tab-call-curl").press("ArrowRight")
+    expect(page.locator("#pane-call-openai")).to_contain_text(f'base_url="{visitor.address}/v1"')
+    assert not visitor.faults
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser, panel: str, control: StillControl, scheme: str) -> None:
     control.machine = machine("h200-x2-busy")
@@ -342,6 +383,19 @@ def test_axe_finds_nothing_serious(browser, panel: str, control: StillControl, s
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(500)
         check(tab)
+        if tab == "Monitor":
+            page.click('[data-do="keys"]')
+            page.fill('[name="key.name"]', "a key")
+            page.keyboard.press("Enter")
+            page.locator("#new-key").wait_for()
+            check("keys")
+            page.keyboard.press("Escape")
+            page.click('[data-do="watching"]')
+            page.fill('[name="watch.host"]', "169.254.169.254")
+            page.keyboard.press("Enter")
+            page.locator(".drawer .err").wait_for()
+            check("watching")
+            page.keyboard.press("Escape")
     page.click("[data-history-open] >> nth=0")
     page.locator(".drawer").wait_for()
     check("drawer")

@@ -12,7 +12,7 @@ from app.ui.words import SCRIPT
 
 PAGES = sorted((ASSETS / "ui" / "pages").glob("*.html"))
 SCRIPTS = sorted((ASSETS / "ui" / "js").glob("*.js"))
-NAMES = {"Slipway", "EN", "中文", "GPU", "ID", "GiB", "TTFT p50", "pickle", "tok/s"}  # alike in both languages
+NAMES = {"Slipway", "API", "EN", "中文", "GPU", "ID", "GiB", "TTFT p50", "pickle", "tok/s"}  # alike in both languages
 SPOKEN = ("aria-label", "title", "placeholder", "alt", "label")
 JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 HAN = re.compile(r"[\u3400-\u9fff]")

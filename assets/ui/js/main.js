@@ -3,6 +3,7 @@ import { on, watch } from "./stream.js";
 import { openLog, logIs } from "./log.js";
 import { choose, startChat } from "./chat.js";
 import { drawMonitor } from "./monitor.js";
+import "./side.js";
 import { askHistory, forget, historyFilter, paintPicks } from "./history.js";
 
 const $ = (selector, root = document) => root.querySelector(selector);
@@ -146,13 +147,20 @@ function openRun(id) {
 // --- the panel's words -----------------------------------------------------------------------------------------------
 
 const latest = {}; // what each slot shows: Gradio makes a tab's parts only when the tab is first opened
+let pressed = null;
+const late = new Set(); // slots whose news wait until the pointer is up
+addEventListener("pointerdown", (event) => { pressed = event.target; }, true);
+for (const name of ["pointerup", "pointercancel"]) {
+  addEventListener(name, () => setTimeout(() => { pressed = null; const names = [...late]; late.clear(); slipway.fill(Object.fromEntries(names.map((one) => [one, latest[one]]))); }, 0), true);
+}
 slipway.fill = (slots) => {
   for (const [name, made] of Object.entries(slots || {})) {
     latest[name] = made;
     for (const slot of $$(`[data-slot="${name}"]`)) {
+      if (pressed && slot.contains(pressed)) { late.add(name); continue; } // what a finger is on stays until it is lifted
       if (slot.dataset.was === made && slot.childElementCount) continue;
       const focused = slot.contains(document.activeElement) ? document.activeElement : null;
-      const mark = focused && ["data-log-step", "data-do", "data-go", "data-copy", "data-history-group", "data-history-page", "data-history-pick", "data-history-pin", "data-history-open"].map((key) => focused.getAttribute(key) && `[${key}="${CSS.escape(focused.getAttribute(key))}"]`).find(Boolean);
+      const mark = focused && ["data-log-step", "data-do", "data-go", "data-copy", "data-history-group", "data-history-page", "data-history-pick", "data-history-pin", "data-history-open"].map((key) => focused.getAttribute(key) && `[${key}="${CSS.escape(focused.getAttribute(key))}"]${focused.dataset.run ? `[data-run="${CSS.escape(focused.dataset.run)}"]` : ""}`).find(Boolean);
       const chosen = slot.tagName === "SELECT" ? slot.value : null;
       slot.innerHTML = made; // made by the panel, escaped there
       slot.dataset.was = made;
@@ -205,6 +213,8 @@ slipway.onReply((told) => {
     if (told.go && told.do !== "boot") { if (told.tab) openTab(told.tab); go(told.go); }
     if (told.toast) toast(told.toast);
     paintPicks();
+    if (told.focus) $(told.focus)?.focus({ preventScroll: true });
+    if (told.closed) { closing?.focus?.(); closing = null; }
     if (told.do === "open") { $(".drawer h2")?.focus({ preventScroll: true }); }
     if (told.do === "compare") { scrollTo({ top: 0 }); $(".compare h1")?.focus({ preventScroll: true }); }
     if (told.do === "delete") closing = null;
@@ -318,8 +328,9 @@ document.addEventListener("click", (event) => {
 });
 
 async function act(button) {
-  const told = { run: button.dataset.run };
+  const told = { run: button.dataset.run, origin: location.origin };
   if (button.dataset.confirm && !(await confirmed(button))) return;
+  if (["api", "keys", "watching", "alerting"].includes(button.dataset.do) && !button.closest(".drawer")) closing = button;
   if (button.dataset.do === "new") { run = null; show(1); return; }
   if (button.dataset.do === "delete") { Object.assign(told, historyFilter()); forget(told.run); }
   ask(button.dataset.do, told, button);

@@ -70,7 +70,7 @@ function plot(card, told, now) {
     line.className = `ln${i === 1 ? " dash" : ""}`;
     line.style.color = `var(--sw-series-${i + 1})`;
     const figure = document.createElement("b");
-    figure.textContent = value === null ? "–" : `${value >= 100 || told.whole ? Math.round(value) : value.toFixed(1)}${told.unit === "%" ? " %" : ""}`;
+    figure.textContent = one.untold ? slipway.word("untold") : value === null ? "–" : `${value >= 100 || told.whole ? Math.round(value) : value.toFixed(1)}${told.unit === "%" ? " %" : ""}`;
     item.append(line, one.name, figure);
     return item;
   });
@@ -90,7 +90,7 @@ function spark(chart, points, now, color) {
 export function drawMonitor() {
   if (!latest?.plots) return;
   for (const card of document.querySelectorAll("[data-plot]")) if (latest.plots[card.dataset.plot]) plot(card, latest.plots[card.dataset.plot], latest.now);
-  [...document.querySelectorAll("[data-spark]")].forEach((chart, i) => { const one = latest.plots.speed.series.find((line) => line.key === chart.dataset.spark); if (one) spark(chart, one.points, latest.now, (i % 4) + 1); });
+  [...document.querySelectorAll("[data-spark]")].forEach((chart, i) => { const of = (name) => latest.plots[name].series.find((line) => line.key === chart.dataset.spark); const one = of("speed")?.untold ? of("requests") : of("speed"); if (one) spark(chart, one.points, latest.now, (i % 4) + 1); });
 }
 
 // The first message brings fifteen minutes, later ones the newest point of each series.

@@ -75,7 +75,7 @@ def engines(given: argparse.Namespace, control: Control, language: Language) -> 
         else:
             print(_OFF_THE_LIST.of(language) if freed_mib is None else _FREED.of(language).format(mib=freed_mib))
         return 0
-    compared = control.shelf.check(given.which)
+    compared = control.shelf.check(given.which, control.detect())
     if given.json:
         terminal.print_json(compared)
     else:

@@ -10,6 +10,7 @@ from backends import reading
 from backends.errors import BadInput, CannotDo
 from backends.lint import lint
 from backends.lint.finding import Finding
+from backends.spec import Hardware
 from backends.steps import Plan, WriteFiles
 from backends.tensorrt_llm import engine_store
 from backends.tensorrt_llm.engine_store import EngineView
@@ -28,9 +29,10 @@ class Shelf:
         """Every kept engine, looked at now."""
         return engine_store.engines(self._settings.home)
 
-    def check(self, name: str) -> Comparison:
-        """Whether a kept engine is whole. Raises NotFound."""
-        return engine_store.check(self._settings.home, name)
+    def check(self, name: str, hardware: Hardware) -> Comparison:
+        """Whether a kept engine is whole, and runs on that machine's GPUs. Raises NotFound."""
+        sms = [gpu.sm for gpu in hardware.gpus if gpu.sm is not None]
+        return engine_store.check(self._settings.home, name, sms)
 
     def remove(self, name: str) -> int | None:
         """Removes a kept engine; the MiB that it freed, None for one that stays where a person has it.

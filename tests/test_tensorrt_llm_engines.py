@@ -324,9 +324,10 @@ def test_an_engine_registered_beside_its_like_has_a_name_of_its_own(tmp_path: Pa
     assert folder.is_dir() and [view.name for view in engine_store.engines(tmp_path)] == [folder.name]
 
 
-def test_a_registered_engine_is_checked_against_what_is_wanted(tmp_path: Path) -> None:
+def test_a_kept_engine_is_checked_against_the_gpus_that_are_there_and_for_its_files(tmp_path: Path) -> None:
     mine = engine(tmp_path / "mine", NEW_ENGINE, "rank0.engine rank1.engine")
     name = engine_store.register(tmp_path, mine, Stamp(model="my/llama", sm=90)).name
-    assert any("SM" in text.en for text in engine_store.check(tmp_path, name, WANT).refusals)
+    assert engine_store.check(tmp_path, name, [80, 90]) == stamps.Comparison()
+    assert "SM 90; the GPUs here have 80" in engine_store.check(tmp_path, name, [80]).cautions[0].en
     (mine / "rank1.engine").unlink()
     assert "rank1.engine" in engine_store.check(tmp_path, name).refusals[0].en

@@ -60,14 +60,19 @@ def engines(home: Path) -> tuple[EngineView, ...]:
     return tuple(found)
 
 
-def check(home: Path, name: str, want: Want | None = None) -> stamps.Comparison:
-    """Whether a kept engine is whole, and whether it serves `want`. Raises NotFound."""
+def check(home: Path, name: str, sms: Sequence[int] = ()) -> stamps.Comparison:
+    """Whether a kept engine is whole, and whether a GPU of these (compute capabilities) runs it. Raises NotFound."""
     view = _named(home, name)
     if view.problem is not None:
         return stamps.Comparison(refusals=(view.problem,))
-    if want is None or view.stamp is None:
+    if view.stamp is None or view.stamp.sm is None or view.stamp.sm in sms:
         return stamps.Comparison()
-    return stamps.compare(want.stamp, view.stamp, want.cost)
+    there = ", ".join(map(str, sorted(set(sms)))) or "–"
+    said = Text(
+        en=f"It is whole, and was built for SM {view.stamp.sm}; the GPUs here have {there}.",
+        zh=f"引擎完整，为 SM {view.stamp.sm} 构建；本机 GPU 为 {there}。",
+    )
+    return stamps.Comparison(cautions=(said,))
 
 
 def remove(home: Path, name: str, in_use: Sequence[str] = ()) -> int | None:

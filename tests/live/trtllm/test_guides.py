@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import docker
 import pytest
@@ -87,8 +89,16 @@ def test_an_engine_of_other_weights_is_refused_with_the_difference_named(
         config.write_text(before, encoding="utf-8")
 
 
-def test_the_ensemble_of_0_5_answers_in_text(control: Control, upstream: dict[str, str], images: None) -> None:
-    run = deployed(control, llama_05(control, upstream, "ensemble", front="ensemble"))
+def test_an_engine_that_a_person_names_serves_here_through_the_ensemble_of_0_5(
+    control: Control, llama: Run, upstream: dict[str, str]
+) -> None:
+    kept, mine = Path(llama.plan.step("engine").outputs[0]).parent.name, control.settings.home / "models" / "mine-0.5"
+    shutil.copytree(control.settings.home / "engines" / kept, mine, ignore=shutil.ignore_patterns("*.json"))
+    shutil.copyfile(control.settings.home / "engines" / kept / "config.json", mine / "config.json")
+    plan = llama_05(control, upstream, "ensemble", front="ensemble", engine_folder=str(mine))
+    assert any("does not tell its tensorrt version" in text.en for text in control.shelf.agrees(plan))
+    run = deployed(control, plan)
+    assert "note: The engine does not tell" in log(control, run, "engine-check")
     pieces = ask(control, run, prompt("ship"))
     assert said(pieces).removesuffix("</s>") == "ship"
     gone(control, run)

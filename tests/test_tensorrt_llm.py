@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from backends.guides import guides
@@ -286,6 +290,29 @@ def test_fp8_needs_ada_or_later() -> None:
 
 def test_a_gpu_that_the_version_refuses_is_named() -> None:
     assert "SM 70 is not supported" in reasons(guided(LLAMA2, V100, "llama", version="0.19.0", max_batch=4))
+
+
+def test_more_context_than_the_model_has_is_refused_by_vllm_too() -> None:
+    one = GUIDED["vllm-qwen3-0.6b"]
+    spec = one.spec.model_copy(update={"limits": Limits(context=2**20)})
+    said = [reason.en for reason in one.engine.why_not(spec, one.hardware, one.model)]
+    assert said == ["The model's context is 40,960 tokens; 1,048,576 were asked for."]
+
+
+@pytest.mark.parametrize(("inside", "expected", "status"), [
+    ("0.19.0", "0.19.0", 0), ("0.12.0.dev2024080600", "0.12.0", 0), ("0.17.0.post1", "0.17.0.post1", 0),
+    ("0.12.0", "0.13.0", 1),
+])  # fmt: skip
+def test_an_image_is_taken_whose_package_is_of_the_release_though_built_before_it(
+    tmp_path: Path, inside: str, expected: str, status: int
+) -> None:
+    folder = tmp_path / f"tensorrt_llm-{inside}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Name: tensorrt_llm\nVersion: {inside}\n", encoding="utf-8")
+    script = Path(__file__).parents[1] / "assets" / "tensorrt_llm" / "check_image.py"
+    words = (sys.executable, str(script), expected)
+    done = subprocess.run(words, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, check=False)
+    assert done.returncode == status, done.stderr
 
 
 def test_no_gpu_is_a_reason() -> None:

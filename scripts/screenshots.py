@@ -49,11 +49,12 @@ def _pages(page: Any, address: str, question: str) -> list[tuple[str, Callable[[
         page.goto(address + path)
         page.wait_for_selector("html[data-ready]")
 
-    def wizard() -> None:
+    def launch() -> None:
         opens("/")
-        new = page.locator("[data-do=new]")
-        if new.is_visible():  # the running demo is shown first
-            new.click()
+        page.locator("#sw-launch [data-do=new]").wait_for()  # the running demo is shown first
+
+    def wizard() -> None:
+        page.click("#sw-launch [data-do=new]")
         page.locator("#sw-detect").wait_for()
 
     def onward(place: str) -> Callable[[], None]:
@@ -70,7 +71,7 @@ def _pages(page: Any, address: str, question: str) -> list[tuple[str, Callable[[
         page.locator('.bot-row [aria-label="Again"], .bot-row [aria-label="重新生成"]').last.wait_for()
 
     return [
-        ("launch", lambda: opens("/")),
+        ("launch", launch),
         ("detect", wizard),
         ("model", onward("#sw-model")),
         ("engine", onward("#sw-engine")),

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from app import cli
-from app.control import Control, talk
+from app.control import Control
 from app.settings import ASSETS, Settings, settings
+from app.talking import talk
 from backends.spec import Chat, Endpoint, Piece
 from backends.targets.base import Target
 from backends.targets.local import LocalTarget

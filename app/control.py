@@ -6,7 +6,6 @@ terminals may work on one data folder at the same time.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -16,22 +15,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 from app.alerts import Alert, Thresholds, alerts
 from app.jobs import NOWHERE, RunFolder, Worker, hold, to_do
-from app.kept import Kept
 from app.monitor import Monitor, Sampler
 from app.settings import ASSETS, PROJECT, Settings
 from app.shelf import Shelf
-from backends import client, engines, fitting, images, inside, logs, looked_into, memory, recipes
+from app.talking import Talking
+from backends import engines, fitting, images, inside, logs, looked_into, memory, recipes
 from backends import script as scripts
 from backends.engines import Recommended, Way
-from backends.errors import BadInput, Conflict, NotFound, Refused, SlipwayError, Unreachable
+from backends.errors import BadInput, Conflict, NotFound, SlipwayError, Unreachable
 from backends.events import Event, Kind
 from backends.fitting import Suggestion
 from backends.images import Recommendation
@@ -42,8 +40,8 @@ from backends.probes.server import resolved
 from backends.reading import read_json
 from backends.runs import OPEN, LogPage, Run, State, StepView, Summary, Trouble, standings
 from backends.sources import applied
-from backends.spec import Chat, Endpoint, Frozen, Hardware, Model, ModelSource, Piece, Sources, Spec
-from backends.steps import Ask, Plan, PullImage, Step, digest, fill, fill_step
+from backends.spec import Frozen, Hardware, Model, ModelSource, Sources, Spec
+from backends.steps import Plan, PullImage, Step, digest, fill
 from backends.targets.base import Leftover, Target
 from backends.text import Text
 from backends.watched import Watched, WatchedServer, chosen, may_resolve
@@ -69,13 +67,12 @@ class Started(Frozen):
     created: bool
 
 
-class Control(Kept):
-    """The use cases over one data folder; those about what is kept beside the runs are in `app.kept`."""
+class Control(Talking):
+    """The use cases over one data folder; talking is in `app.talking`, what is kept beside the runs in `app.kept`."""
 
     def __init__(self, settings: Settings, store: Store, targets: Mapping[str, Target]) -> None:
-        super().__init__(store)
+        super().__init__(store, targets)
         self.settings = settings
-        self._targets = targets
         self._hardware: tuple[float, Hardware] | None = None
         self._looking = threading.Lock()
         self.shelf = Shelf(settings, self._folders_in_use)
@@ -397,31 +394,6 @@ class Control(Kept):
                 return run
             time.sleep(0.1)
 
-    # --- talking --------------------------------------------------------------------------------------------------
-
-    async def chat(self, run_id: str, chat: Chat) -> AsyncGenerator[Piece, None]:
-        """Streams the answer of a running deployment. Closing the iterator ends the generation on the server.
-
-        Raises NotFound, Conflict where it does not serve, Unreachable, BadInput for what the model refuses.
-        """
-        run = self._store.run(run_id)
-        if run.state is not State.SERVING or run.endpoint is None:
-            raise Conflict(
-                Text(en=f"{run.name} is not running ({run.state}).", zh=f"{run.name} 未在运行。"),
-                Text(en="Deploy it again, or choose a running server.", zh="请重新部署，或选择正在运行的服务。"),
-                "run",
-            )
-        async with aclosing(talk(run.spec.engine, run.endpoint, chat, self._told(run))) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    def _told(self, run: Run) -> dict[str, str]:
-        """What the engine's tensors must know of a run: as its first question was told, places filled."""
-        asked = next((step for step in run.plan.steps if isinstance(step, Ask)), None)
-        if asked is None or run.endpoint is None:
-            return {}
-        return fill_step(asked, self._targets[run.spec.target].places(run.id, run.endpoint, run.spec.bind)).talk
-
     # --- watching -------------------------------------------------------------------------------------------------
 
     def watch(self) -> None:
@@ -523,35 +495,8 @@ class Control(Kept):
         self._store.move(run.id, State.LOST, come_from=OPEN, trouble=trouble)
 
 
-async def talk(
-    engine: str, endpoint: Endpoint, chat: Chat, told: Mapping[str, str] | None = None
-) -> AsyncGenerator[Piece, None]:
-    """A chat through the engine's tensors and the client. `told` is what the plan says of the deployment, filled in.
-
-    An answer that is over before the server is (a stop text, an end that the server does not mark) ends the stream.
-    """
-    tensors = {str(name): one for name, one in recipes.TENSORS.items()}.get(engine)
-    if tensors is None:
-        raise BadInput("engine", Text(en=f"There is no engine “{engine}”.", zh=f"没有引擎“{engine}”。"))
-    session = await asyncio.to_thread(tensors.session, chat, told or {})  # a tokenizer may have to be loaded first
-    stream = client.stream(endpoint, session.inputs, session.outputs, session.final_flag)
-    try:
-        async with aclosing(stream) as responses:
-            async for outputs in responses:
-                piece = session.decode(outputs)
-                if piece is not None:
-                    yield piece
-                    if piece.finish is not None and session.cuts:
-                        return
-        last = session.finish()
-        if last is not None:
-            yield last
-    except Refused as refusal:
-        raise tensors.refused(refusal.words) from None
-
-
 def _service_id(run: Run) -> str | None:
     return run.plan.service.id if run.plan.service else None
 
 
-__all__ = ["DEMO", "Control", "SlipwayError", "Started", "talk"]
+__all__ = ["DEMO", "Control", "SlipwayError", "Started"]

@@ -1,32 +1,24 @@
-"""The use cases about what is kept: pins, files of deployments, keys of the API, conversations. A part of Control."""
+"""The use cases about what is kept: pins, files of deployments, keys of the API. A part of Control."""
 
 from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterable, Mapping
-from datetime import datetime
-from typing import Literal
+from collections.abc import Iterable
 
 from sqlalchemy.exc import OperationalError
 
-from backends import conversations, deployment_files, keys
-from backends.conversations import Conversation, ConversationName, ConversationSummary, Role, Said
+from app.talks import Talks
+from backends import deployment_files, keys
 from backends.deployment_files import Compared, DeploymentFile, Imported
 from backends.keys import Key, KeyName, NewKey
 from backends.reading import read
 from backends.runs import Place, State, Summary
-from backends.spec import Sampling
-from backends.text import Language
 from backends.watched import Watched
-from storage.store import Store
 
 
-class Kept:
+class Kept(Talks):
     """What is kept, over one store; nothing here starts or stops anything."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     # --- deployments ----------------------------------------------------------------------------------------------
 
@@ -119,80 +111,3 @@ class Kept:
         with contextlib.suppress(OperationalError):  # a locked database or a full disk shuts nobody out
             self._store.note_key_use(key_id)
         return True
-
-    # --- conversations --------------------------------------------------------------------------------------------
-
-    def make_conversation(
-        self, run_id: str, name: str = "", system: str = "", sampling: Sampling | None = None
-    ) -> Conversation:
-        """A new conversation with a deployment; without a name, what is said first will name it. Raises NotFound."""
-        run = self._store.run(run_id)
-        name = read(ConversationName, {"name": name}).name if name else ""
-        return self._store.make_conversation(
-            secrets.token_hex(8), name, run.id, run.spec.engine, run.spec.model.id, system, sampling or Sampling()
-        )
-
-    def conversation(self, conversation_id: str) -> Conversation:
-        """A conversation whole, with every branch. Raises NotFound."""
-        return self._store.conversation(conversation_id)
-
-    def conversations(
-        self, query: str = "", limit: int = 50, before: tuple[datetime, str] | None = None
-    ) -> tuple[ConversationSummary, ...]:
-        """A page of the list, what was spoken last first; `before` is the (updated_at, id) of the row above."""
-        return self._store.conversations(query, limit, before)
-
-    def count_conversations(self, query: str = "") -> int:
-        """How many conversations the filter finds."""
-        return self._store.count_conversations(query)
-
-    def rename_conversation(self, conversation_id: str, name: str) -> None:
-        """Gives it another name. Raises NotFound, BadInput."""
-        self._store.change_conversation(conversation_id, name=read(ConversationName, {"name": name}).name)
-
-    def steer_conversation(
-        self, conversation_id: str, system: str | None = None, sampling: Sampling | None = None
-    ) -> None:
-        """Changes the system prompt or the parameters of the answers to come. Raises NotFound."""
-        self._store.change_conversation(conversation_id, system=system, sampling=sampling)
-
-    def move_conversation(self, conversation_id: str, run_id: str) -> None:
-        """Goes on with another deployment. Raises NotFound."""
-        run = self._store.run(run_id)
-        self._store.change_conversation(conversation_id, run=(run.id, run.spec.engine, run.spec.model.id))
-
-    def append_message(
-        self,
-        conversation_id: str,
-        role: Role,
-        content: str,
-        figures: Mapping[str, int | float | str | bool | None] | None = None,
-        parent: int | None = None,
-    ) -> Said:
-        """Keeps what was said, behind the branch that is shown or behind `parent` (an answer asked for again: its
-        question). The first words name a conversation without a name. Raises NotFound."""
-        said = self._store.append_message(conversation_id, role, content, figures, parent)
-        if said.position == 0 and not self._store.conversation(conversation_id).name:
-            name = conversations.name_from(content)
-            if name:
-                self._store.change_conversation(conversation_id, name=name)
-        return said
-
-    def edit_message(self, conversation_id: str, message_id: int, content: str) -> Said:
-        """Says something else in its place; the old message and what followed stay as a branch. Raises NotFound."""
-        return self._store.edit_message(conversation_id, message_id, content)
-
-    def show_branch(self, conversation_id: str, message_id: int) -> Conversation:
-        """Shows the newest branch through a message. Raises NotFound."""
-        return self._store.show_branch(conversation_id, message_id)
-
-    def export_conversation(
-        self, conversation_id: str, kind: Literal["json", "markdown"], language: Language = "en"
-    ) -> str:
-        """As JSON with every branch, or as Markdown with the branch that is shown. Raises NotFound."""
-        found = self._store.conversation(conversation_id)
-        return conversations.as_json(found) if kind == "json" else conversations.as_markdown(found, language)
-
-    def delete_conversation(self, conversation_id: str) -> None:
-        """Forgets a conversation. Raises NotFound."""
-        self._store.delete_conversation(conversation_id)

@@ -20,6 +20,7 @@ from app.ui import launch, watch
 from backends.errors import SlipwayError
 from backends.runs import LogPage, Run, State, StepView
 from backends.text import Language
+from backends.watched import Watched
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -52,10 +53,11 @@ class RunNow(NamedTuple):
 
 
 class PanelNow(NamedTuple):
-    """What the header and the list of servers show."""
+    """What the header and the list of servers show. `watched`: servers that others started."""
 
     serving: tuple[Run, ...]
     launching: int
+    watched: tuple[Watched, ...] = ()
 
 
 class Followed(Generic[T]):
@@ -154,7 +156,7 @@ class LogLook:
 
 
 class PanelLook:
-    """Looks at which runs serve and which are being launched."""
+    """Looks at which runs serve, which are being launched, and which servers of others are watched."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
@@ -164,11 +166,12 @@ class PanelLook:
         opened = self._control.open_runs()
         serving = tuple(run for run in opened if run.state is State.SERVING)
         launching = sum(run.state in (State.QUEUED, State.RUNNING) for run in opened)
-        now = (tuple(run.id for run in serving), launching)
+        watched = self._control.watched()
+        now = ((*(run.id for run in serving), *(one.id for one in watched)), launching)
         if now == self._seen:
             return None
         self._seen = now
-        return PanelNow(serving, launching)
+        return PanelNow(serving, launching, watched)
 
 
 class Live:
@@ -304,8 +307,8 @@ def frame(name: str, data: object, cursor: str | None = None) -> bytes:
 def panel_message(now: PanelNow, language: Language) -> dict[str, Any]:
     """The header's status and the servers that can be talked to."""
     return {
-        "slots": watch.panel_slots(now.serving, now.launching, language),
-        "serving": [run.id for run in now.serving],
+        "slots": watch.panel_slots(now.serving, now.launching, now.watched, language),
+        "serving": [*(run.id for run in now.serving), *(one.id for one in now.watched)],
     }
 
 

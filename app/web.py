@@ -1,21 +1,17 @@
 """The panel's own web server: our routes first, Gradio's page behind them, one gate before all.
 
-Routes: /slipway/ui/… (files of the page), /slipway/stream (what changes, live), /slipway/chat (an answer, streamed),
-/slipway/runs/{run}/log/{step} (a log to read or download), /slipway/runs/{run}/export (a deployment as a file),
-/slipway/login, /slipway/logout, /slipway/health, the
-OpenAI-compatible API at /v1 (app/api.py), and /metrics for Prometheus.
+Routes: /slipway/ui/… (files of the page), /slipway/stream (what changes, live), those of the Chat page
+(app/chat_routes.py), /slipway/runs/{run}/log/{step} (a log to read or download), /slipway/runs/{run}/export (a
+deployment as a file), /slipway/login, /slipway/logout, /slipway/health, the OpenAI-compatible API at /v1 (app/api.py),
+and /metrics for Prometheus.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import secrets
-import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -23,25 +19,24 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Redirect
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.staticfiles import StaticFiles
 
+from app.answering import trouble
 from app.api import api
-from app.asked import json_body, language_of
+from app.asked import language_of
+from app.chat_routes import routes
 from app.control import Control
 from app.guard import COOKIE, SESSION_S, Guard, Login, cookie
 from app.live import Live, Wanted
 from app.prometheus import exposition
 from app.settings import ASSETS, Settings
+from app.talks import NotKept
 from app.ui import mount
 from app.ui.render import page
 from backends.errors import BadInput, NotFound, SlipwayError, Unreachable
-from backends.reading import read
-from backends.spec import Chat, Piece
-from backends.text import Language, Text
+from backends.text import Text
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-UPDATE_S = 0.04  # between two parts of an answer: 25 a second, whatever the speed of the model
-STATUS = {BadInput: 400, NotFound: 404, Unreachable: 502}
+STATUS = {BadInput: 400, NotFound: 404, Unreachable: 502, NotKept: 503}
 
 
 def web(control: Control, settings: Settings, login: Login | None) -> FastAPI:
@@ -77,15 +72,6 @@ def web(control: Control, settings: Settings, login: Login | None) -> FastAPI:
         wanted = await asyncio.to_thread(_wanted, request, control)
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return StreamingResponse(live.stream(wanted), media_type="text/event-stream", headers=headers)
-
-    @app.post("/slipway/chat")
-    async def _chat(request: Request) -> StreamingResponse:
-        told = await json_body(request)
-        run_id = str(told.pop("run", ""))
-        chat = read(Chat, told)
-        run = await asyncio.to_thread(control.run, run_id)
-        stream = answer(control, run.id, chat, language_of(request))
-        return StreamingResponse(stream, media_type="application/x-ndjson", headers={"cache-control": "no-store"})
 
     @app.get("/slipway/runs/{run_id}/log/{step_id}")
     async def _log(run_id: str, step_id: str, show: bool = False) -> Response:
@@ -124,6 +110,7 @@ def web(control: Control, settings: Settings, login: Login | None) -> FastAPI:
     async def _favicon() -> Response:
         return FileResponse(ASSETS / "ui" / "favicon.svg", media_type="image/svg+xml")
 
+    app.include_router(routes(control))
     app.mount("/v1", api(control))
     app.mount("/slipway/ui", StaticFiles(directory=ASSETS / "ui"))
     return mount(app, control)
@@ -167,93 +154,6 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[Any] | None = None) -> None:
         self._live.close()
         await super().shutdown(sockets)
-
-
-async def answer(control: Control, run_id: str, chat: Chat, language: Language) -> AsyncIterator[bytes]:
-    """An answer as lines of JSON: {"text"} at most 25 times a second, the first at once, and {"done"} or {"trouble"}.
-
-    The clock runs where the answer arrives at the panel, not in the browser. A page that goes away closes this
-    iterator, and with it the generation on the server.
-    """
-    started = time.monotonic()
-    first: float | None = None
-    last = started
-    pieces = 0
-    done: dict[str, Any] = {}
-    try:
-        async with aclosing(gathered(timed(control.chat(run_id, chat)), UPDATE_S)) as parts:
-            async for part in parts:
-                text = "".join(piece.text for _, piece in part)
-                for at, piece in part:
-                    if piece.text:
-                        pieces += 1
-                        first, last = first or at, at
-                    if piece.finish is not None:
-                        done["finish"] = piece.finish
-                    if piece.completion_tokens is not None:
-                        done |= {"prompt_tokens": piece.prompt_tokens, "tokens": piece.completion_tokens}
-                if text and first is not None:
-                    yield _line({"text": text, "ttft": first - started, "pieces": pieces})
-    except SlipwayError as error:
-        yield _line({"trouble": trouble(error, language)})
-        return
-    ended = time.monotonic()
-    done |= {"seconds": ended - started, "ttft": None if first is None else first - started}
-    tokens = done.get("tokens") or pieces
-    if first is not None and tokens > 1 and last > first:
-        done["speed"] = (tokens - 1) / (last - first)
-    yield _line({"done": {"finish": "stop", "tokens": tokens, **done}})
-
-
-async def timed(source: AsyncIterator[Piece]) -> AsyncIterator[tuple[float, Piece]]:
-    """Each piece with the moment at which it arrived here."""
-    async with aclosing(source) as opened:  # type: ignore[type-var]
-        async for piece in opened:
-            yield time.monotonic(), piece
-
-
-async def gathered(source: AsyncIterator[T], period_s: float) -> AsyncGenerator[list[T], None]:
-    """The items of `source`, the first at once, later ones gathered so that a list comes at most each `period_s`.
-
-    Nothing waits longer than that, however slow the source is. Closing this closes the source.
-    """
-    items: list[T] = []
-    wake = asyncio.Event()
-
-    async def pump() -> None:
-        try:
-            async with aclosing(source) as opened:  # type: ignore[type-var]
-                async for item in opened:
-                    items.append(item)
-                    wake.set()
-        finally:
-            wake.set()
-
-    task = asyncio.create_task(pump())
-    try:
-        while not (task.done() and not items):
-            await wake.wait()
-            wake.clear()
-            if items:
-                part, items[:] = list(items), []
-                yield part
-                if not task.done():
-                    await asyncio.wait({task}, timeout=period_s)
-            if task.done():
-                wake.set()
-        await task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def trouble(error: Exception, language: Language) -> dict[str, Any]:
-    """An error as the page shows it."""
-    if not isinstance(error, SlipwayError):
-        return {"title": str(error)}
-    hint = None if error.hint is None else error.hint.of(language)
-    reasons = [reason.of(language) for reason in getattr(error, "reasons", ())]
-    return {"title": error.message.of(language), "hint": hint, "reasons": reasons, "field": error.field}
 
 
 def status_of(error: Exception) -> int:
@@ -303,10 +203,6 @@ def _wanted(request: Request, control: Control) -> Wanted:
     told = request.headers.get("last-event-id") or asked.get("from") or ""
     start = int(told) if told.isdecimal() else None
     return Wanted(language_of(request), run, step, start, monitor=asked.get("monitor") == "1")
-
-
-def _line(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode()
 
 
 def _shown_host(host: str) -> str:

@@ -20,6 +20,7 @@ EXPORT_VERSION = 1
 NAME_LENGTH = 120
 
 Role = Literal["user", "assistant"]  # the system prompt is the conversation's own
+State = Literal["stopped", "cut", "failed"]  # of an answer: its reader left or stopped it; the panel ended; an error
 
 
 def _one_line(name: str) -> str:
@@ -37,7 +38,8 @@ class ConversationName(Frozen):
 class Said(Frozen):
     """One message. `position` counts from 0 along its branch, `parent` is the message before it, None for a first one.
 
-    `figures` is what was measured of an answer, as the page shows it: seconds, tokens, tokens/s, why it ended.
+    `figures` is what was measured of an answer, as the page shows it: seconds, tokens, tokens/s, why it ended, who
+    spoke (`server`). `state` is a `State` where the answer is not whole.
     """
 
     id: int
@@ -59,6 +61,7 @@ class ConversationSummary(Frozen):
     model: str
     created_at: datetime
     updated_at: datetime
+    twin: str | None = None  # another conversation that is asked the same, shown next to this one
 
 
 class Conversation(ConversationSummary):
@@ -93,9 +96,20 @@ class Conversation(ConversationSummary):
             message_id = children[message_id]
         return message_id
 
-    def chat(self) -> Chat | None:
-        """What is sent to a server for the next answer; None where nothing has been said."""
-        turns = [Message(role=one.role, content=one.content) for one in self.thread()]
+    def chat(self, head: int | None = None) -> Chat | None:
+        """What is sent to a server for the next answer, after `head` or the branch that is shown.
+
+        A question whose answer never began is left out with it: many templates want the two to take turns. None where
+        nothing has been said.
+        """
+        turns: list[Message] = []
+        for one in self.thread(head):
+            if one.role == "assistant" and not one.content:
+                turns = turns[:-1]
+                continue
+            if turns and turns[-1].role == one.role:
+                turns = turns[:-1]
+            turns.append(Message(role=one.role, content=one.content))
         if not turns:
             return None
         system = [Message(role="system", content=self.system)] if self.system else []
@@ -111,6 +125,11 @@ def name_from(first_words: str) -> str:
 
 UNNAMED = Text(en="New conversation", zh="新对话")
 _SYSTEM = Text(en="System prompt", zh="系统提示词")
+_STATES: Mapping[str, Text] = {
+    "stopped": Text(en="stopped", zh="已停止"),
+    "cut": Text(en="cut short", zh="中断"),
+    "failed": Text(en="failed", zh="失败"),
+}
 _ROLES: Mapping[Role, Text] = {"user": Text(en="You", zh="你"), "assistant": Text(en="Model", zh="模型")}
 
 
@@ -122,12 +141,18 @@ def as_json(conversation: Conversation) -> str:
 
 def as_markdown(conversation: Conversation, language: Language = "en") -> str:
     """The branch that is shown, for people. What was said is Markdown already and stands as it is."""
-    lines = [f"# {conversation.name}", "", f"{conversation.model} · {conversation.engine} · "
+    lines = [f"# {conversation.name or UNNAMED.of(language)}", "", f"{conversation.model} · {conversation.engine} · "
              f"{conversation.created_at:%Y-%m-%d %H:%M} UTC"]  # fmt: skip
     turns: Sequence[tuple[str, str]] = [
         *([(_SYSTEM.of(language), conversation.system)] if conversation.system else []),
-        *((_ROLES[one.role].of(language), one.content) for one in conversation.thread()),
+        *((_who(one, language), one.content) for one in conversation.thread()),
     ]
     for who, words in turns:
         lines += ["", f"## {who}", "", words]
     return "\n".join(lines) + "\n"
+
+
+def _who(one: Said, language: Language) -> str:
+    """“You”, “Model”, “Model (stopped)”."""
+    who, state = _ROLES[one.role].of(language), _STATES.get(str(one.figures.get("state")))
+    return who if state is None else f"{who} ({state.of(language)})"

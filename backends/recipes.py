@@ -36,6 +36,9 @@ class Tensors(Protocol):
     def session(self, chat: Chat, told: Mapping[str, str]) -> Session:
         """What is sent for one chat; `told` is what the plan's first question says of the deployment (`Ask.talk`)."""
 
+    def prompt(self, chat: Chat, told: Mapping[str, str]) -> str:
+        """The text that the model is given to continue. Raises BadInput where it cannot be told."""
+
     def refused(self, words: str) -> Refused: ...
 
 

@@ -23,16 +23,28 @@ class Conversations(Database):
     """The part of the store that keeps conversations."""
 
     def make_conversation(
-        self, conversation_id: str, name: str, run: str | None, engine: str, model: str, system: str, sampling: Sampling
+        self,
+        conversation_id: str,
+        name: str,
+        run: str | None,
+        engine: str,
+        model: str,
+        system: str,
+        sampling: Sampling,
+        twin: str | None = None,
     ) -> Conversation:
-        """A new, empty conversation."""
+        """A new, empty conversation. `twin` and it are asked the same from now on. Raises NotFound for that one."""
         at = now()
         row = ConversationRow(
             id=conversation_id, name=name, run=run, engine=engine, model=model, created_at=at, updated_at=at,
-            system=system, sampling=sampling.model_dump_json(),
+            system=system, sampling=sampling.model_dump_json(), twin=twin,
         )  # fmt: skip
         with self._write() as session:
             session.add(row)
+            if twin is not None:
+                other = _row(session, twin)
+                other.twin = conversation_id
+                session.add(other)
         return self.conversation(conversation_id)
 
     def conversation(self, conversation_id: str) -> Conversation:
@@ -89,6 +101,13 @@ class Conversations(Database):
             role: Any = old.role
             return self._add(session, conversation_id, role, content, figures or {}, old.parent)
 
+    def finish_message(self, conversation_id: str, message_id: int, content: str, figures: Mapping[str, Any]) -> None:
+        """What an answer has come to; it was kept before it began. Raises NotFound."""
+        with self._write() as session:
+            row = _message(session, conversation_id, message_id)
+            row.content, row.figures = content, json.dumps(dict(figures))
+            session.add(row)
+
     def show_branch(self, conversation_id: str, message_id: int) -> Conversation:
         """Shows the newest branch through a message. Raises NotFound."""
         with self._read() as session:
@@ -109,7 +128,7 @@ class Conversations(Database):
         """
         columns = (
             ConversationRow.id, ConversationRow.name, ConversationRow.run, ConversationRow.engine,
-            ConversationRow.model, ConversationRow.created_at, ConversationRow.updated_at,
+            ConversationRow.model, ConversationRow.created_at, ConversationRow.updated_at, ConversationRow.twin,
         )  # fmt: skip
         chosen: Any = _filtered(select(*columns), query)  # type: ignore[call-overload]
         if before is not None:
@@ -133,6 +152,9 @@ class Conversations(Database):
         """Forgets a conversation with all that was said. Raises NotFound."""
         with self._write() as session:
             session.delete(_row(session, conversation_id))
+            session.execute(
+                sql_update(ConversationRow).where(col(ConversationRow.twin) == conversation_id).values(twin=None)
+            )
             session.execute(sql_delete(MessageRow).where(col(MessageRow.conversation) == conversation_id))
 
     def _add(

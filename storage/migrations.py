@@ -91,6 +91,12 @@ def m006_choices(db: sqlite3.Connection) -> None:
     db.execute("CREATE TABLE choice (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL)")
 
 
+@migration
+def m007_conversations_side_by_side(db: sqlite3.Connection) -> None:
+    """Of two conversations that are asked the same questions, each knows the other."""
+    db.execute("ALTER TABLE conversation ADD COLUMN twin TEXT")
+
+
 def migrate(path: Path) -> None:
     """Brings the database at `path` to the newest version, in one transaction, with a copy `.before-N` kept.
 

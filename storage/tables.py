@@ -60,7 +60,7 @@ class KeyRow(SQLModel, table=True):
 
 
 class ConversationRow(SQLModel, table=True):
-    """One conversation. `head` is the last message of the branch that is shown."""
+    """One conversation. `head` is the last message of the branch that is shown, `twin` another that hears the same."""
 
     __tablename__ = "conversation"
 
@@ -74,6 +74,7 @@ class ConversationRow(SQLModel, table=True):
     system: str = ""
     sampling: str = "{}"
     head: int | None = None
+    twin: str | None = None
 
 
 class MessageRow(SQLModel, table=True):

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from app.kept import Kept
+from app.talks import NotKept, Question
 from backends.conversations import as_markdown, name_from
 from backends.errors import BadInput, NotFound
-from backends.spec import Message, Sampling
+from backends.reading import read
+from backends.servers import Server
+from backends.spec import Endpoint, Message, Sampling
 from storage.store import Store
 from tests.plans import plan
+
+ENDPOINT = Endpoint(http_port=1, grpc_port=2, metrics_port=3, model="chat")
+DEMO = Server(id="demo-1", name="demo", engine="transformers", model="demo", endpoint=ENDPOINT)
 
 
 @pytest.fixture
@@ -29,7 +37,7 @@ def words(kept: Kept, conversation_id: str) -> list[str]:
 @pytest.fixture
 def talk(kept: Kept) -> str:
     """A conversation of two questions and two answers."""
-    made = kept.make_conversation("demo-1", system="Be brief.", sampling=Sampling(temperature=0.5))
+    made = kept.make_conversation(DEMO, system="Be brief.", sampling=Sampling(temperature=0.5))
     for role, content in (("user", "Why?"), ("assistant", "Because."), ("user", "And?"), ("assistant", "Also.")):
         kept.append_message(made.id, role, content, {"tokens": 2} if role == "assistant" else None)
     return made.id
@@ -48,7 +56,7 @@ def test_what_is_sent_is_the_system_prompt_and_the_branch(kept: Kept, talk: str)
     assert chat.messages[0] == Message(role="system", content="Be brief.")
     assert [turn.content for turn in chat.messages[1:]] == ["Why?", "Because.", "And?", "Also."]
     assert chat.sampling.temperature == 0.5
-    assert kept.make_conversation("demo-1").chat() is None
+    assert kept.make_conversation(DEMO).chat() is None
 
 
 def test_an_edit_begins_a_branch_and_loses_nothing(kept: Kept, talk: str) -> None:
@@ -75,7 +83,7 @@ def test_an_answer_asked_for_again_stands_beside_the_first(kept: Kept, talk: str
 
 
 def test_a_message_of_another_conversation_is_not_found(kept: Kept, talk: str) -> None:
-    other = kept.make_conversation("demo-1").id
+    other = kept.make_conversation(DEMO).id
     foreign = kept.conversation(talk).head
     for act in (
         lambda: kept.edit_message(other, foreign, "x"),
@@ -85,7 +93,6 @@ def test_a_message_of_another_conversation_is_not_found(kept: Kept, talk: str) -
         lambda: kept.rename_conversation("nothing", "x"),
         lambda: kept.delete_conversation("nothing"),
         lambda: kept.conversation("nothing"),
-        lambda: kept.make_conversation("nothing"),
     ):
         with pytest.raises(NotFound):
             act()
@@ -108,7 +115,7 @@ def test_a_name_can_be_shown(kept: Kept, talk: str, name: str) -> None:
 
 
 def test_names_and_words_are_searched(kept: Kept, talk: str) -> None:
-    other = kept.make_conversation("demo-1", name="50% of 天气").id
+    other = kept.make_conversation(DEMO, name="50% of 天气").id
     assert [row.id for row in kept.conversations("BECAUSE")] == [talk]
     assert [row.id for row in kept.conversations("天气")] == [other]
     assert [row.id for row in kept.conversations("50%")] == [other]
@@ -118,7 +125,7 @@ def test_names_and_words_are_searched(kept: Kept, talk: str) -> None:
 
 
 def test_pages_join_without_gap_or_overlap_newest_first(kept: Kept) -> None:
-    made = [kept.make_conversation("demo-1", name=f"talk {number}").id for number in range(25)]
+    made = [kept.make_conversation(DEMO, name=f"talk {number}").id for number in range(25)]
     kept.append_message(made[3], "user", "last")
     seen, before = [], None
     while page := kept.conversations(limit=10, before=before):
@@ -136,12 +143,75 @@ def test_a_deleted_conversation_leaves_no_word(kept: Kept, talk: str, store: Sto
         assert session.connection().exec_driver_sql("SELECT count(*) FROM message").scalar() == 0
 
 
-def test_another_server_can_go_on(kept: Kept, talk: str, store: Store) -> None:
-    store.begin("other-1", plan(name="other"))
-    kept.move_conversation(talk, "other-1")
-    kept.steer_conversation(talk, system="Be long.", sampling=Sampling(seed=4))
+def test_another_server_goes_on_where_the_first_one_ended(kept: Kept, talk: str) -> None:
+    other = DEMO.model_copy(update={"id": "other-1", "name": "other"})
+    asked = Question(server="other-1", conversation=talk, text="Well?", system="Be long.", sampling=Sampling(seed=4))
+    begun = kept.begin_answer(other, asked)
     found = kept.conversation(talk)
     assert (found.run, found.system, found.sampling) == ("other-1", "Be long.", Sampling(seed=4))
+    assert [turn.content for turn in begun.chat.messages] == ["Be long.", "Why?", "Because.", "And?", "Also.", "Well?"]
+    assert begun.chat.sampling.seed == 4
+
+
+def test_an_answer_is_marked_as_cut_short_until_it_is_whole(kept: Kept) -> None:
+    begun = kept.begin_answer(DEMO, Question(server="demo-1", text="Why?"))
+    assert kept.conversation(begun.conversation).thread()[-1].figures == {"server": "demo", "state": "cut"}
+    kept.keep_answer(begun, "Because.", {"tokens": 2, "finish": "stop"})
+    last = kept.conversation(begun.conversation).thread()[-1]
+    assert (last.content, last.figures) == ("Because.", {"server": "demo", "tokens": 2, "finish": "stop"})
+
+
+def test_a_question_is_edited_and_answered_again_in_branches(kept: Kept) -> None:
+    first = kept.begin_answer(DEMO, Question(server="demo-1", text="Why?"))
+    talk = first.conversation
+    kept.keep_answer(first, "Because.", {})
+    again = kept.begin_answer(DEMO, Question(server="demo-1", conversation=talk, again=first.question.id))
+    assert again.question == first.question
+    assert again.beside_answer == (first.answer.id, again.answer.id)
+    edited = kept.begin_answer(
+        DEMO, Question(server="demo-1", conversation=talk, instead_of=first.question.id, text="How?")
+    )
+    assert [turn.content for turn in edited.chat.messages] == ["How?"]
+    assert edited.beside_question == (first.question.id, edited.question.id)
+
+
+def test_a_question_whose_answer_never_began_is_not_sent_again(kept: Kept) -> None:
+    lost = kept.begin_answer(DEMO, Question(server="demo-1", text="Why?"))
+    begun = kept.begin_answer(DEMO, Question(server="demo-1", conversation=lost.conversation, text="And?"))
+    assert [turn.content for turn in begun.chat.messages] == ["And?"]
+
+
+def test_two_that_are_asked_the_same_know_each_other_until_one_is_deleted(kept: Kept) -> None:
+    one = kept.begin_answer(DEMO, Question(server="demo-1", text="Why?")).conversation
+    two = kept.begin_answer(DEMO, Question(server="demo-1", text="Why?", twin=one)).conversation
+    assert [kept.conversation(talk).twin for talk in (one, two)] == [two, one]
+    kept.delete_conversation(one)
+    assert kept.conversation(two).twin is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [("database is locked", "Another program"), ("disk is full", "disk is full")]
+)
+def test_a_store_that_cannot_be_written_is_said_in_words(kept: Kept, store: Store, monkeypatch, words, said) -> None:
+    def refuse(*_: object) -> None:
+        raise OperationalError("", {}, sqlite3.OperationalError(words))
+
+    monkeypatch.setattr(store, "make_conversation", refuse)
+    with pytest.raises(NotKept) as refused:
+        kept.begin_answer(DEMO, Question(server="demo-1", text="Why?"))
+    assert said in refused.value.message.en
+
+
+@pytest.mark.parametrize("told", [{}, {"text": " "}, {"text": "x", "instead_of": 1}, {"again": 1}])
+def test_what_is_no_question_is_refused(told: dict) -> None:
+    with pytest.raises(BadInput):
+        read(Question, {"server": "demo-1", **told})
+
+
+def test_an_answer_that_is_not_whole_is_marked_in_the_export(kept: Kept) -> None:
+    begun = kept.begin_answer(DEMO, Question(server="demo-1", text="Why?"))
+    kept.keep_answer(begun, "Bec", {"state": "stopped"})
+    assert kept.export_conversation(begun.conversation, "markdown").endswith("## Model (stopped)\n\nBec\n")
 
 
 def test_json_has_every_branch_and_markdown_the_one_that_is_shown(kept: Kept, talk: str) -> None:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 Act = Callable[[Mapping[str, Any], Language], dict[str, Any]]
 ASSET_URL = "/slipway/ui"
-STYLES = ("tokens.css", "parts.css", "gradio.css")
+STYLES = ("tokens.css", "parts.css", "chat.css", "gradio.css")
 PARTS = ("header", "stepper", "detect", "model", "engine", "review", "rail", "launch", "chat", "monitor", "history")
 QUEUE_SLEEP_S = 0.01  # Gradio looks into its queue each millisecond: 4 % of a core for nothing
 
@@ -100,7 +100,7 @@ def all_acts(control: Control) -> dict[str, Act]:
         return {
             "header": views.header(control.detect(), len(serving), launching, language),
             "stepper": views.stepper(language),
-            "chat": watch.chat(serving, language),
+            "chat": watch.chat(serving, control.watched(), language),
             "monitor": watch.monitor(watch.look(control), language),
             "history": history.whole(language),
             **first,

@@ -20,6 +20,7 @@ from backends.watched import Watched as Address
 Point = tuple[float, float | None]
 SILENT = Text(en="Not answering", zh="没有响应")
 UNTOLD = Text(en="not told", zh="不提供")
+_NO_OTHER = Text(en="nothing", zh="不对比")
 
 
 class Card(NamedTuple):
@@ -63,17 +64,20 @@ class MonitorLook:
         return now
 
 
-def panel_slots(serving: Sequence[Run], launching: int, language: Language) -> dict[str, str]:
+def panel_slots(
+    serving: Sequence[Run], launching: int, others: Sequence[Address], language: Language
+) -> dict[str, str]:
     """The slots that follow which servers run."""
     return {
         "panel": page("panel", language, running=len(serving), launching=launching),
-        "chat-servers": page("chat_servers", language, servers=serving),
+        "chat-servers": page("chat_servers", language, servers=serving, watched=others, blank=""),
+        "chat-others": page("chat_servers", language, servers=serving, watched=others, blank=_NO_OTHER.of(language)),
     }
 
 
-def chat(serving: Sequence[Run], language: Language) -> str:
-    """The Chat page."""
-    return page("chat", language, servers=serving)
+def chat(serving: Sequence[Run], others: Sequence[Address], language: Language) -> str:
+    """The Chat page. `others`: servers that are watched by address."""
+    return page("chat", language, servers=serving, watched=others)
 
 
 def monitor(watched: Watched, language: Language) -> str:

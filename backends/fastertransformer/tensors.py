@@ -35,6 +35,13 @@ def session(chat: Chat, told: Mapping[str, str]) -> Session:
     return _IdSession(chat, told, tokenizer, prompt_first=told.get("family") == "llama")
 
 
+def prompt(chat: Chat, told: Mapping[str, str]) -> str:
+    """The text that the model is given to continue. Raises BadInput where the tokenizer cannot be loaded."""
+    if told.get("family") == "gptj":
+        return chat.prompt if chat.prompt is not None else prompts.plain(chat.messages)
+    return text_of(chat, told, tokenizers.load(told["tokenizer"]))[0]
+
+
 def refused(words: str) -> Refused:
     """What the server said of a request that it did not serve, with the known causes in words."""
     if "decoupled transaction policy" in words:

@@ -360,6 +360,7 @@ def _first_answer(spec: Spec, model: Model) -> Ask:
         engine="transformers",
         model=MODEL_NAME,
         chat=chat,
+        talk={"tokenizer": f"{{run}}/{MODEL_LINK}", "template": spec.template},
         needs=("serve",),
         forecast=Forecast(seconds=2),
     )

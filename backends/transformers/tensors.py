@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Literal, cast
 
-from backends.errors import Refused
+from backends import tokenizers
+from backends.errors import BadInput, Refused
 from backends.sessions import Stateless
 from backends.spec import Chat, Piece, Tensor
 from backends.text import Text
@@ -21,6 +22,24 @@ OUTPUTS: tuple[str, ...] = ("text_output", "finish_reason", "prompt_tokens", "co
 def session(chat: Chat, told: Mapping[str, str]) -> Stateless:  # noqa: ARG001  the server knows its model
     """A session for one chat: every response holds new text and stands for itself."""
     return Stateless(encode(chat), OUTPUTS, decode)
+
+
+def prompt(chat: Chat, told: Mapping[str, str]) -> str:
+    """The text that the model is given: the server makes it by the model's own template, so this does the same."""
+    if chat.prompt is not None:
+        return chat.prompt
+    if "tokenizer" not in told:
+        raise BadInput(
+            "messages",
+            Text(en="This server makes the prompt itself, and its tokenizer is not known here.",
+                 zh="提示由该服务自行生成，此处没有它的分词器。"),
+        )  # fmt: skip
+    tokenizer = tokenizers.load(told["tokenizer"])
+    if told.get("template") == "raw" or not tokenizer.has_template:
+        raise BadInput(
+            "messages", Text(en="This model is served without a chat template.", zh="该模型未使用对话模板。")
+        )
+    return tokenizer.prompt(chat.messages)
 
 
 def encode(chat: Chat) -> tuple[Tensor, ...]:

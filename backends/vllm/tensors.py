@@ -24,6 +24,11 @@ def session(chat: Chat, told: Mapping[str, str]) -> Session:
     return _Session(chat, told)
 
 
+def prompt(chat: Chat, told: Mapping[str, str]) -> str:
+    """The text that the model is given to continue. Raises BadInput for what its template refuses."""
+    return prompt_of(chat, told)[0]
+
+
 def refused(words: str) -> Refused:
     """What the server said of a request that it did not serve, with the known causes in words."""
     if "longer than the maximum model length" in words or "maximum context length" in words:

@@ -35,6 +35,9 @@ class StillTarget:
     def stop(self, _run: str) -> None:
         return None
 
+    def places(self, run: str, _endpoint: Endpoint, _bind: str) -> dict[str, str]:
+        return {"run": f"/runs/{run}"}
+
 
 class StillControl(Control):
     """A control without workers. `machine` is what it detects, `answers` what a model says."""

@@ -204,7 +204,7 @@ def test_no_english_page_holds_a_chinese_word(control: StillControl) -> None:
         views.detect(machine("h200"), fit.strip(control.recommend(), "en"), (), "en"),
         views.model(dict(DEFAULTS), machine("h200"), "", "en"),
         views.review(run.plan, "", "en"),
-        watch.chat((run,), "en"),
+        watch.chat((run,), (), "en"),
         watch.monitor(watch.Watched(Monitor(), (run,)), "en"),
         History(control, dict).whole("en"),
         page("compare", "en", runs=(run, run), sections=compared),

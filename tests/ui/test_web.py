@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from starlette.testclient import TestClient
 
 from app.guard import COOKIE, Login
-from app.web import UPDATE_S, gathered, web
-from backends.errors import Unreachable
-from backends.spec import Piece
-from backends.text import Text
+from app.web import web
 from tests.ui.conftest import StillControl
 
 ORIGIN = "http://127.0.0.1:7860"
@@ -24,15 +19,6 @@ ORIGIN = "http://127.0.0.1:7860"
 def panel(control: StillControl) -> Iterator[TestClient]:
     with TestClient(web(control, control.settings, None), base_url=ORIGIN) as client:
         yield client
-
-
-def told(text: str) -> list[dict]:
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def chat(panel: TestClient, run: str, text: str = "Hi", **more: object):
-    body = {"run": run, "messages": [{"role": "user", "content": text}], **more}
-    return panel.post("/slipway/chat", json=body)
 
 
 def test_the_page_comes_with_its_styles_and_scripts_from_this_host(panel: TestClient) -> None:
@@ -50,39 +36,6 @@ def test_static_files_do_not_leave_their_folder(panel: TestClient) -> None:
         "/slipway/ui//etc/passwd",
     ):
         assert panel.get(path).status_code in (404, 421) or "<html" in panel.get(path).text
-
-
-def test_an_answer_is_streamed_with_its_figures(panel: TestClient, control: StillControl) -> None:
-    control.answers = [Piece(text="Hel"), Piece(text="lo"), Piece(finish="stop", prompt_tokens=3, completion_tokens=2)]
-    lines = told(chat(panel, control.served().id, sampling={"temperature": 0}).text)
-    assert "".join(line.get("text", "") for line in lines) == "Hello"
-    done = lines[-1]["done"]
-    assert (done["finish"], done["tokens"], done["prompt_tokens"]) == ("stop", 2, 3)
-    assert 0 <= done["ttft"] <= done["seconds"]
-    assert control.heard[0].sampling.temperature == 0
-    assert control.closed
-
-
-def test_what_goes_wrong_behind_an_answer_is_said_in_the_page_s_language(panel: TestClient, control) -> None:
-    control.answers = [Piece(text="Hel"), Unreachable(Text(en="It is gone.", zh="无法连接。"))]
-    run = control.served()
-    panel.cookies.set("slipway_language", "zh")
-    lines = told(chat(panel, run.id).text)
-    assert lines[0]["text"] == "Hel"
-    assert lines[-1]["trouble"]["title"] == "无法连接。"
-
-
-@pytest.mark.parametrize(
-    "body", [b"{", b"[]", b'{"run": "x"}', b'{"messages": []}', b'{"messages": [{"role": "root", "content": ""}]}']
-)
-def test_what_is_no_chat_is_refused(panel: TestClient, body: bytes) -> None:
-    answer = panel.post("/slipway/chat", content=body)
-    assert answer.status_code == 400
-    assert answer.json()["title"]
-
-
-def test_a_chat_with_nobody_is_refused(panel: TestClient) -> None:
-    assert chat(panel, "nobody").status_code == 404
 
 
 def test_a_log_can_be_read_and_downloaded(panel: TestClient, control: StillControl) -> None:
@@ -157,68 +110,3 @@ def test_guessing_is_answered_later_and_later(control: StillControl) -> None:
         codes = [panel.post("/slipway/login", content="password=guess").status_code for _ in range(7)]
     assert codes[:5] == [401] * 5
     assert codes[-1] == 429
-
-
-async def test_parts_of_an_answer_come_at_once_first_and_then_gathered() -> None:
-    async def quick() -> AsyncIterator[int]:
-        for number in range(1000):
-            yield number
-            await asyncio.sleep(0.0005)
-
-    loop = asyncio.get_running_loop()
-    parts: list[tuple[float, list[int]]] = []
-    begun = loop.time()
-    async for part in gathered(quick(), UPDATE_S):
-        parts.append((loop.time() - begun, part))
-    assert [number for _, part in parts for number in part] == list(range(1000))
-    assert len(parts[0][1]) < 10
-    assert len(parts) <= parts[-1][0] / UPDATE_S + 3
-
-
-async def test_a_slow_answer_is_not_held_back() -> None:
-    gate = asyncio.Event()
-
-    async def slow() -> AsyncIterator[str]:
-        yield "one"
-        yield "two"
-        await gate.wait()
-        yield "three"
-
-    parts = gathered(slow(), UPDATE_S)
-    got: list[str] = []
-    async with asyncio.timeout(5):
-        while got != ["one", "two"]:
-            got += await anext(parts)
-        gate.set()
-        assert await anext(parts) == ["three"]
-        with pytest.raises(StopAsyncIteration):
-            await anext(parts)
-
-
-async def test_an_answer_that_nobody_reads_any_more_is_closed_at_its_source() -> None:
-    closed = asyncio.Event()
-
-    async def endless() -> AsyncIterator[int]:
-        try:
-            while True:
-                yield 1
-                await asyncio.sleep(0.001)
-        finally:
-            closed.set()
-
-    parts = gathered(endless(), UPDATE_S)
-    await anext(parts)
-    await parts.aclose()
-    await asyncio.wait_for(closed.wait(), 5)
-
-
-async def test_a_fault_of_the_source_reaches_the_reader() -> None:
-    async def faulty() -> AsyncIterator[int]:
-        yield 1
-        raise ValueError("broken")
-
-    got: list[int] = []
-    with pytest.raises(ValueError, match="broken"):
-        async for part in gathered(faulty(), UPDATE_S):
-            got += part
-    assert got == [1]

@@ -1,19 +1,22 @@
-// The conversation: questions, streamed answers with figures measured at the panel, stop, again, copy.
-import { Growing } from "./markdown.js";
+// The Chat page: whom to ask and how, one conversation or two side by side, and which of the kept ones is open.
+import { closeCode, showCode } from "./code.js";
+import { element, fetched, ms } from "./parts.js";
 import { on } from "./stream.js";
+import { Talk } from "./talk.js";
+import { mark, refreshSoon, startList } from "./talks.js";
 
 const $ = (name) => document.querySelector(`[data-chat-${name}]`);
 const KEY = "slipway_chat";
 const w = (key, values) => slipway.word(key, values);
-let turns = []; // {role, text, figures?, state?}
-let running = null;
-let live = null; // the row of the answer that comes now
+const SELECTS = ["server", "other"];
 let ready = false;
+let panel = null;
 let wantedServer = null;
 
-const store = () => slipway.keep(KEY, JSON.stringify({ turns: turns.slice(-200), server: server(), system: $("system")?.value || "", sampling: raw() }));
-const server = () => $("server")?.value || "";
-const nameOf = () => $("server")?.selectedOptions[0]?.textContent.trim() || "";
+// --- whom and how ----------------------------------------------------------------------------------------------------
+
+const chosen = (which) => $(SELECTS[which])?.value || "";
+const nameOf = (which) => (chosen(which) ? $(SELECTS[which]).selectedOptions[0]?.textContent.trim() || "" : "");
 const raw = () => Object.fromEntries([...document.querySelectorAll("[data-sampling]")].map((one) => [one.dataset.sampling, one.value]));
 
 function sampling() {
@@ -26,214 +29,207 @@ function sampling() {
   return told;
 }
 
-function element(tag, name, words) {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  if (words !== undefined) made.textContent = words;
-  return made;
+const system = () => $("system").value.trim();
+const field = () => document.querySelector("[data-chat-form] textarea");
+
+function steer(conversation) {
+  $("system").value = conversation.system || "";
+  for (const one of document.querySelectorAll("[data-sampling]")) {
+    const value = conversation.sampling?.[one.dataset.sampling];
+    one.value = value == null ? "" : Array.isArray(value) ? value.join("\n") : value;
+  }
 }
 
-const icon = (name) => { const box = element("span", "ic"); box.innerHTML = `<svg class="i" aria-hidden="true"><use href="#i-${name}"/></svg>`; return box; };
-function iconButton(name, label, action) {
-  const made = element("button", "btn ghost icon sm");
-  made.type = "button";
-  made.append(icon(name));
-  made.setAttribute("aria-label", label);
-  made.addEventListener("click", action);
-  return made;
-}
+// --- the conversations that are shown --------------------------------------------------------------------------------
 
-const ms = (seconds) => (seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(2)} s`);
+const talks = [0, 1].map((which) => new Talk({
+  server: () => chosen(which),
+  name: () => nameOf(which),
+  settings: () => ({ system: system(), sampling: sampling() }),
+  twin: () => (which ? talks[0].conversation?.id : null),
+  hello: () => (which && talks[0].thread.length ? w("fresh", { name: nameOf(1) }) : null),
+  said: (words) => { $("said").textContent = shown().length > 1 ? `${nameOf(which)}: ${words}` : words; },
+  code: (messages, button) => code(which, messages, button),
+  changed,
+  refused: (words) => { const box = field(); if (words && !box.value.trim()) { box.value = words; grow(box); } },
+}));
+const shown = () => (chosen(1) ? talks : talks.slice(0, 1));
+const busy = () => shown().some((talk) => talk.running);
 
-function figures(target, told, state) {
-  const parts = [];
-  const add = (before, value, after) => { const one = element("span"); if (before) one.append(`${before} `); one.append(element("b", "", value)); if (after) one.append(` ${after}`); parts.push(one); };
-  if (told.ttft != null) add("TTFT", ms(told.ttft));
-  if (told.speed) add("", told.speed.toFixed(told.speed < 100 ? 1 : 0), "tok/s");
-  if (told.tokens) add("", told.tokens.toLocaleString("en"), w("tokens"));
-  if (told.seconds != null) add("", told.seconds < 1 ? Math.round(told.seconds * 1000) : told.seconds.toFixed(1), told.seconds < 1 ? "ms" : "s");
-  if (state) { const one = element("span", `st ${state[0]}`, state[1]); parts.push(one); }
-  target.replaceChildren(...parts);
-}
-
-function question(turn) {
-  const row = element("div", "user-row");
-  const body = element("div", "user message", turn.text);
-  row.append(body);
-  $("log").append(row);
-}
-
-function answerBox() {
-  const row = element("div", "bot-row");
-  const message = element("div", "bot message");
-  const text = element("div", "words");
-  const line = element("div", "ans num");
-  message.append(text, line);
-  row.append(message);
-  $("log").append(row);
-  return { row, text, line, growing: new Growing(text) };
-}
-
-function finish(box, turn, index) {
-  const state = turn.state === "stopped" ? ["stopped", w("stoppedByYou")] : turn.figures?.finish === "length" ? ["degraded", w("atLimit")] : null;
-  figures(box.line, turn.figures || {}, state);
-  const tools = element("span", "end");
-  tools.append(iconButton("copy", w("copy"), () => slipway.copy(turn.text)));
-  if (index === turns.length - 1) tools.append(iconButton("restart", w("again"), () => again(index)));
-  box.line.append(tools);
-}
-
-function failure(box, trouble) {
-  const card = element("div", "note bad");
-  card.setAttribute("role", "alert");
-  card.append(icon("warn"));
-  const words = element("div");
-  words.append(element("strong", "", trouble.title || w("failed")));
-  if (trouble.hint) words.append(` ${trouble.hint}`);
-  card.append(words);
-  box.text.append(card);
-}
-
-function draw() {
-  const log = $("log");
-  if (!log) return;
-  log.replaceChildren();
-  if (!turns.length) log.append(element("p", "muted hello", w("hello", { name: nameOf() })));
-  turns.forEach((turn, index) => {
-    if (turn.role === "user") return question(turn);
-    if (running && turn === turns.at(-1)) return log.append(live.row);
-    const box = answerBox();
-    box.growing.add(turn.text);
-    if (turn.trouble) failure(box, turn.trouble);
-    finish(box, turn, index);
-  });
-  log.scrollTop = log.scrollHeight;
+function changed() {
+  const open = talks.map((talk) => talk.conversation?.id).filter(Boolean);
+  store();
+  mark(open);
+  refreshSoon();
+  tools();
   summary();
 }
 
+function store() {
+  const id = talks[0].conversation?.id || null;
+  slipway.keep(KEY, JSON.stringify({ talk: id, server: chosen(0), system: $("system")?.value || "", sampling: raw() }));
+  const url = new URL(location);
+  if (id) url.searchParams.set("talk", id); else url.searchParams.delete("talk");
+  if (url.href !== location.href) history.replaceState(null, "", url);
+}
+
+function place() {
+  const host = $("panes");
+  host.replaceChildren(...shown().map((talk) => talk.box));
+  host.classList.toggle("two", shown().length > 1);
+  for (const talk of shown()) { talk.hello(); talk.title(); }
+}
+
+function tools() {
+  const one = talks[0].conversation;
+  $("title").textContent = one?.name || w("newChat");
+  $("tools").hidden = !one;
+  $("send").hidden = busy();
+  $("stop").hidden = !busy();
+  for (const talk of talks) talk.title();
+  const links = shown().filter((talk) => talk.conversation).flatMap((talk) => [["Markdown", "markdown"], ["JSON", "json"]].map(([label, kind]) => {
+    const link = element("a", "btn ghost sm", shown().length > 1 ? `${label} · ${talk.hooks.name()}` : label);
+    link.href = `/slipway/conversations/${talk.conversation.id}/export?as=${kind}&lang=${slipway.language}`;
+    link.setAttribute("download", "");
+    return link;
+  }));
+  $("export-list").replaceChildren(...links);
+}
+
+// Opens a kept conversation, and the one that was asked the same beside it.
+async function open(id, quiet = false) {
+  try {
+    const found = await fetched(`/slipway/conversations/${encodeURIComponent(id)}`);
+    const other = found.twin ? await fetched(`/slipway/conversations/${encodeURIComponent(found.twin)}`).catch(() => null) : null;
+    const there = (run, which) => [...$(SELECTS[which]).options].some((one) => one.value === run);
+    steer(found);
+    if (there(found.run, 0)) $("server").value = found.run;
+    $("other").value = other && there(other.run, 1) ? other.run : "";
+    talks[0].open(found);
+    if (other && chosen(1)) talks[1].open(other); else talks[1].clear();
+    place();
+    if (!there(found.run, 0)) talks[0].log.append(element("p", "muted small", w("serverGone", { gone: found.run || "–", name: nameOf(0) })));
+    changed();
+  } catch (trouble) {
+    if (trouble.status === 404) { begin(); return; } // deleted in another window
+    if (!quiet) slipway.dialog(trouble.title, [trouble.hint], [[w("ok"), "no", ""]]);
+  }
+}
+
+function begin() {
+  for (const talk of talks) { talk.stop(); talk.clear(); }
+  place();
+  changed();
+}
+
+async function send() {
+  const box = field();
+  const words = box.value.trim();
+  if (!words || busy() || !chosen(0)) return;
+  box.value = "";
+  grow(box);
+  const [first, second] = shown();
+  const kept = first.ask({ text: words });
+  if (!second) return;
+  if (!first.conversation) await kept; // the second one is told beside which it stands
+  second.ask({ text: words });
+}
+
+function code(which, messages, button) {
+  const words = field().value.trim();
+  const asked = messages.length ? messages : [{ role: "user", content: words || "Hello" }];
+  const turns = [...(system() ? [{ role: "system", content: system() }] : []), ...asked];
+  showCode(nameOf(which), { server: chosen(which), chat: { messages: turns, sampling: sampling() } }, button);
+}
+
+async function remove() {
+  const found = shown().map((talk) => talk.conversation).filter(Boolean);
+  if (!found.length || !(await slipway.dialog(w("deleteTalk", { name: found[0].name || w("newChat") }), [w("deleteTalkText")], [[w("keep"), "no", ""], [w("delete"), "yes", "stop solid"]]))) return;
+  try {
+    for (const one of found) await fetched(`/slipway/conversations/${one.id}`, { method: "DELETE" });
+    begin();
+    slipway.toast(w("deleted"));
+    field()?.focus();
+  } catch (trouble) { slipway.dialog(trouble.title, [trouble.hint], [[w("ok"), "no", ""]]); }
+}
+
+function renaming(on) {
+  $("rename").hidden = !on;
+  $("title").hidden = on;
+  if (!on) return $("rename-open").focus();
+  const box = $("rename").querySelector("input");
+  box.value = talks[0].conversation?.name || "";
+  box.focus();
+  box.select();
+}
+
+async function rename() {
+  const name = $("rename").querySelector("input").value.trim();
+  try {
+    for (const talk of shown().filter((one) => one.conversation && name)) {
+      const told = await fetched(`/slipway/conversations/${talk.conversation.id}`, { method: "PATCH", body: JSON.stringify({ name }) });
+      talk.conversation.name = told.name;
+    }
+    renaming(false);
+    changed();
+  } catch (trouble) { slipway.dialog(trouble.title, [trouble.hint], [[w("ok"), "no", ""]]); }
+}
+
 function summary() {
-  const told = turns.filter((turn) => turn.figures);
+  const told = talks[0].thread.filter((turn) => turn.figures?.seconds != null).map((turn) => turn.figures);
   const middle = (values) => { const sorted = values.filter((one) => one != null).sort((a, b) => a - b); const half = sorted.length >> 1; return !sorted.length ? null : sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2; };
   const set = (name, value) => { const one = document.querySelector(`[data-chat-figure="${name}"]`); if (one) one.textContent = value; };
-  const first = middle(told.map((turn) => turn.figures.ttft)), speed = middle(told.map((turn) => turn.figures.speed));
-  const last = told.at(-1)?.figures;
+  const first = middle(told.map((one) => one.ttft)), speed = middle(told.map((one) => one.speed));
+  const last = told.at(-1);
   set("answers", told.length || "–");
   set("ttft", first == null ? "–" : ms(first));
   set("speed", speed == null ? "–" : `${speed.toFixed(1)} tok/s`);
   set("context", last?.prompt_tokens != null ? `${(last.prompt_tokens + last.tokens).toLocaleString("en")} ${w("tokens")}` : "–");
   const values = raw();
   $("summary").textContent = [values.temperature && `${w("temperature")} ${values.temperature}`, values.top_p && `top-p ${values.top_p}`].filter(Boolean).join(" · ") || w("defaults");
-  $("system-summary").textContent = $("system").value.trim() ? w("set") : w("none");
-  $("about").textContent = $("server").selectedOptions[0]?.dataset.about || "";
-  const box = document.querySelector("[data-chat-form] textarea");
-  if (box) box.placeholder = w("ask", { name: nameOf() });
+  $("system-summary").textContent = system() ? w("set") : w("none");
+  const box = field();
+  if (box) box.placeholder = w("ask", { name: shown().map((_, which) => nameOf(which)).join(" + ") });
 }
 
-function busy(on) {
-  $("send").hidden = on;
-  $("stop").hidden = !on;
-}
-
-async function ask() {
-  const system = $("system").value.trim();
-  const messages = [...(system ? [{ role: "system", content: system }] : []), ...turns.filter((turn) => !turn.trouble || turn.text).map((turn) => ({ role: turn.role, content: turn.text })).filter((turn) => turn.content)];
-  const turn = { role: "assistant", text: "", figures: null };
-  turns.push(turn);
-  const box = answerBox();
-  const caret = element("span", "caret");
-  box.text.append(caret);
-  figures(box.line, {}, ["starting", w("answering")]);
-  running = new AbortController();
-  live = box;
-  busy(true);
-  const begun = performance.now();
-  let done = false;
-  try {
-    const answer = await fetch("/slipway/chat", {
-      method: "POST", signal: running.signal, headers: { "content-type": "application/json" },
-      body: JSON.stringify({ run: server(), messages, sampling: sampling() }),
-    });
-    if (!answer.ok) { turn.trouble = await answer.json().catch(() => ({ title: w("failed") })); throw turn.trouble; }
-    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    let rest = "";
-    for (;;) {
-      const { value, done: over } = await reader.read();
-      if (over) break;
-      const lines = (rest + value).split("\n");
-      rest = lines.pop();
-      for (const line of lines) {
-        const told = JSON.parse(line);
-        if (told.text) {
-          const log = $("log");
-          const stick = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
-          turn.text += told.text;
-          caret.remove();
-          box.growing.add(told.text);
-          (box.text.lastElementChild || box.text).append(caret);
-          const seconds = (performance.now() - begun) / 1000;
-          const speed = told.pieces > 1 && seconds > told.ttft ? (told.pieces - 1) / (seconds - told.ttft) : 0;
-          turn.figures = { ttft: told.ttft, tokens: told.pieces, speed };
-          figures(box.line, turn.figures, ["starting", w("answering")]);
-          if (stick) log.scrollTop = log.scrollHeight;
-        } else if (told.done) { turn.figures = told.done; done = true; } else if (told.trouble) { turn.trouble = told.trouble; done = true; }
-      }
-    }
-    if (!done) turn.trouble = { title: w("failed"), hint: w("lostAnswer") };
-  } catch (error) {
-    if (error?.name === "AbortError") turn.state = "stopped";
-    else if (!turn.trouble) turn.trouble = { title: w("failed"), hint: w("lostAnswer") };
+// What is known of the chosen server; of one that others started, whether it can be talked to at all.
+async function about() {
+  const option = $("server").selectedOptions[0];
+  const line = $("about");
+  line.textContent = option?.dataset.about || "";
+  line.classList.remove("danger");
+  if (!option || !("watched" in option.dataset)) return;
+  try { await fetched(`/slipway/servers/${encodeURIComponent(option.value)}`); } catch (trouble) {
+    if (chosen(0) !== option.value) return;
+    line.textContent = [trouble.title, ...(trouble.reasons || []), trouble.hint].filter(Boolean).join(" ");
+    line.classList.add("danger");
   }
-  caret.remove();
-  if (turn.trouble) failure(box, turn.trouble);
-  running = null;
-  busy(false);
-  finish(box, turn, turns.indexOf(turn));
-  store();
-  summary();
-}
-
-function send() {
-  const box = document.querySelector("[data-chat-form] textarea");
-  const words = box.value.trim();
-  if (!words || running || !server()) return;
-  box.value = "";
-  grow(box);
-  turns.push({ role: "user", text: words });
-  $("log").querySelector(".hello")?.remove();
-  question(turns.at(-1));
-  $("log").scrollTop = $("log").scrollHeight;
-  store();
-  ask();
-}
-
-function again(index) {
-  if (running) return;
-  turns = turns.slice(0, index);
-  draw();
-  ask();
 }
 
 function grow(box) { box.style.height = "auto"; box.style.height = `${Math.min(160, box.scrollHeight + 2)}px`; }
 
 export function startChat() {
-  const log = $("log");
-  if (!log || log.dataset.started) return; // its tab has not been opened yet, or all is there
-  log.dataset.started = "";
+  const host = $("panes");
+  if (!host || host.dataset.started) return; // its tab has not been opened yet, or all is there
+  host.dataset.started = "yes";
   if (ready) { // Gradio has made the page anew: what is said goes on in it
     if (panel) serve(panel);
-    draw();
-    busy(Boolean(running));
+    place();
+    changed();
     return;
   }
   ready = true;
   let kept = {};
   try { kept = JSON.parse(slipway.kept(KEY) || "{}"); } catch { kept = {}; }
-  turns = Array.isArray(kept.turns) ? kept.turns : [];
   if (kept.system) $("system").value = kept.system;
   for (const [name, value] of Object.entries(kept.sampling || {})) { const one = document.querySelector(`[data-sampling="${CSS.escape(name)}"]`); if (one) one.value = value; }
   if (panel) serve(panel);
   choose(wantedServer || kept.server);
-  draw();
+  place();
+  startList(open);
+  const id = new URLSearchParams(location.search).get("talk") || kept.talk;
+  if (id) open(id, true); else changed();
+  about();
 }
 
 export function choose(run) {
@@ -241,34 +237,48 @@ export function choose(run) {
   wantedServer = run;
   const list = $("server");
   if (list && [...list.options].some((one) => one.value === run)) { list.value = run; wantedServer = null; }
-  if (ready) summary();
+  if (ready) { place(); summary(); about(); }
 }
 
-let panel = null;
 on("panel", (told) => { panel = told; serve(told); });
 
 function serve(told) {
-  const any = told.serving.length > 0;
+  const any = told.serving.length > 0 || talks[0].thread.length > 0;
   const page = document.querySelector("[data-chat]"), empty = document.querySelector('[data-slot="chat-empty"]');
   if (!page) return;
-  const opened = any && page.hidden;
   page.hidden = !any;
   empty.hidden = any;
   choose(wantedServer);
-  if (opened || !turns.length) draw();
-  summary();
+  if (ready) { place(); summary(); }
 }
 
-document.addEventListener("submit", (event) => { if (event.target.matches?.("[data-chat-form]")) { event.preventDefault(); send(); } });
+document.addEventListener("submit", (event) => {
+  if (event.target.matches?.("[data-chat-form]")) { event.preventDefault(); send(); }
+  if (event.target.matches?.("[data-chat-rename]")) { event.preventDefault(); rename(); }
+});
 document.addEventListener("keydown", (event) => {
   if (event.target.matches?.("[data-chat-form] textarea") && event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); send(); }
+  if (event.key === "Escape" && event.target.closest?.("[data-chat-rename]")) renaming(false);
+  const menu = event.key === "Escape" && event.target.closest?.("[data-chat-export][open]");
+  if (menu) { menu.open = false; menu.querySelector("summary").focus(); }
 });
 document.addEventListener("input", (event) => {
   if (event.target.matches?.("[data-chat-form] textarea")) grow(event.target);
   if (event.target.matches?.("[data-sampling], [data-chat-system]")) { store(); summary(); }
 });
-document.addEventListener("change", (event) => { if (event.target.matches?.("[data-chat-server]")) { store(); summary(); if (!turns.length) draw(); } });
-document.addEventListener("click", (event) => {
-  if (event.target.closest?.("[data-chat-stop]")) running?.abort();
-  if (event.target.closest?.("[data-chat-new]")) { running?.abort(); turns = []; store(); draw(); document.querySelector("[data-chat-form] textarea")?.focus(); }
+document.addEventListener("change", (event) => {
+  if (event.target.matches?.("[data-chat-server]")) { store(); place(); summary(); about(); }
+  if (event.target.matches?.("[data-chat-other]")) { talks[1].stop(); talks[1].clear(); place(); changed(); }
 });
+document.addEventListener("click", (event) => {
+  const hit = (name) => event.target.closest?.(`[data-chat-${name}]`);
+  if (hit("stop")) for (const talk of shown()) talk.stop();
+  if (hit("new")) { begin(); field()?.focus(); }
+  if (hit("rename-open")) renaming(true);
+  if (hit("delete")) remove();
+  const button = hit("code");
+  if (button) { const turns = talks[0].thread; code(0, talks[0].until(turns.at(-1)?.role === "assistant" ? turns.length - 1 : turns.length), button); }
+  const menu = $("export");
+  if (menu?.open && (!menu.contains(event.target) || event.target.closest("a"))) menu.open = false;
+});
+addEventListener("slipway:tab", () => closeCode());

@@ -415,6 +415,7 @@ function toast(words) {
   setTimeout(() => box.remove(), 4000);
 }
 
+Object.assign(slipway, { dialog, toast });
 slipway.copy = async (words) => {
   try { await navigator.clipboard.writeText(words); } catch {
     const box = document.createElement("textarea"); // off loopback without TLS there is no clipboard object

@@ -4,6 +4,7 @@ one of them, its export), /slipway/servers/{id} (whether it can be talked to), /
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote
@@ -59,7 +60,8 @@ def routes(control: Control) -> APIRouter:
         before = None if at is None else (at, id)
         rows = await asyncio.to_thread(control.conversations, query, PAGE + 1, before)
         total = await asyncio.to_thread(control.count_conversations, query)
-        return {"rows": [_row(row) for row in rows[:PAGE]], "total": total, "more": len(rows) > PAGE}
+        names = {one.id: one.server.name for one in await asyncio.to_thread(control.watched)}
+        return {"rows": [_row(row, names) for row in rows[:PAGE]], "total": total, "more": len(rows) > PAGE}
 
     @router.get("/conversations/{conversation_id}")
     async def _one(conversation_id: str) -> dict[str, Any]:
@@ -125,9 +127,12 @@ def _said(one: Said, conversation: Conversation) -> dict[str, Any]:
     return {**one.model_dump(mode="json"), "beside": conversation.beside(one.id)}
 
 
-def _row(row: ConversationSummary) -> dict[str, Any]:
-    about = " · ".join(filter(None, [str(ENGINES[row.engine]) if row.engine in ENGINES else row.engine, row.model]))
-    return {**row.model_dump(mode="json"), "about": about}
+def _row(row: ConversationSummary, names: Mapping[str, str]) -> dict[str, Any]:
+    """A row of the list; `names` are those of watched servers, a deployment's stands in its id."""
+    run = row.run or ""
+    server = names.get(run) or run.rpartition("-")[0]
+    engine = ENGINES[row.engine].en if row.engine in ENGINES else row.engine
+    return {**row.model_dump(mode="json"), "about": " · ".join(filter(None, [server, engine]))}
 
 
 def _file_name(control: Control, conversation_id: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app import cli_keys, cli_shelf, terminal
+from app import cli_keys, cli_shelf, cli_talks, terminal
 from app.asking import in_step
 from app.control import DEMO, Control
 from backends.errors import BadInput, SlipwayError, StepFailed
@@ -287,6 +287,10 @@ def _keys(arguments: argparse.Namespace, make_control: MakeControl, language: La
     return cli_keys.keys(arguments, make_control({"home": arguments.home}), language)
 
 
+def _conversations(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
+    return cli_talks.conversations(arguments, make_control({"home": arguments.home}), language)
+
+
 def _lint(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
     return cli_shelf.lint(arguments, make_control({"home": arguments.home}), language)
 
@@ -461,6 +465,8 @@ def _parser() -> argparse.ArgumentParser:
     clean = command("clean", _clean, "show what Slipway left in Docker and nothing uses; remove it with --yes")
     clean.add_argument("--yes", action="store_true", help="remove it")
     cli_keys.arguments(command("keys", _keys, "list, make and revoke keys of the OpenAI-compatible API"))
+    words = "list, show, export and delete the conversations of the Chat page"
+    cli_talks.arguments(command("conversations", _conversations, words))
     cli_shelf.lint_arguments(command("lint", _lint, "say what is wrong in a model repository, and how to mend it"))
     cli_shelf.engines_arguments(command("engines", _engines, "list, check, remove and register TensorRT-LLM engines"))
     work = command("work", _work, None)

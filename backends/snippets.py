@@ -117,7 +117,7 @@ def _python(server: Server, chat: Chat, session: Session) -> str:
 def _reader(server: Server, session: Session) -> str:
     """The function that shows each response, as this server's responses are made."""
     begin = "\n\ndef show(result, error):\n"
-    failed = "    if error:\n        raise SystemExit(error)\n"
+    failed = "    if error:\n        print(error)\n        return\n"
     if _ids(session):
         return _ids_reader(server, session, begin, failed)
     name = "OUTPUT_0" if "OUTPUT_0" in session.outputs else "text_output"

@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from app import cli
 from app.__main__ import control as make_control
+from app.talks import Question
+from backends.errors import BadInput, NotFound
+from backends.servers import Server
+from backends.spec import Endpoint
 from tests.plans import plan, python
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -154,3 +159,19 @@ def test_lint_finds_and_mounts_are_understood(home: Path, tmp_path: Path) -> Non
     assert "mount" in wrong.stderr
     assert slipway("lint", "/etc", home=home, **roots).returncode == 2
     assert slipway("engines", "check", "none", home=home).returncode == 4
+
+
+def test_conversations_are_listed_exported_and_deleted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*words: str) -> tuple[int, str]:
+        return cli.main(["--home", str(home), "conversations", *words], make_control), capsys.readouterr().out
+
+    endpoint = Endpoint(http_port=1, grpc_port=2, metrics_port=3, model="chat")
+    server = Server(id="demo-1", name="demo", engine="transformers", model="demo", endpoint=endpoint)
+    kept = make_control({"home": str(home)}).begin_answer(server, Question(server="demo-1", text="Why?")).conversation
+    assert [row["id"] for row in json.loads(told("--json")[1])] == [kept]
+    assert "Why?" in told("--query", "why")[1]
+    assert told("export", kept)[1].startswith("# Why?\n")
+    assert json.loads(told("show", kept, "--json")[1])["conversation"]["id"] == kept
+    assert told("delete", kept)[0] == 0
+    assert told("export", kept)[0] == NotFound.exit_code
+    assert told("delete")[0] == BadInput.exit_code

@@ -49,7 +49,9 @@ def _by_panel(control, name: str) -> float:
 
 def _by_hand(control, home: str) -> float:
     text = control.script(control.plan(DEMO))
-    ports = {name: str(port) for name, port in zip(("HTTP_PORT", "GRPC_PORT", "METRICS_PORT"), _free(3), strict=True)}
+    ports = {
+        name: str(port) for name, port in zip(("HTTP_PORT", "GRPC_PORT", "METRICS_PORT"), free_ports(3), strict=True)
+    }
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
         file.write(text)
         file.flush()
@@ -74,7 +76,8 @@ def _by_hand(control, home: str) -> float:
     raise RuntimeError(said)
 
 
-def _free(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
     held = [socket.socket() for _ in range(count)]
     for one in held:
         one.bind(("127.0.0.1", 0))

@@ -122,6 +122,14 @@ def test_stop_ends_an_answer_on_the_server(browser, panel: str, live_control: Co
         return bool(re.search(r"active\w*\{[^}]*\} 0(\.0)?$", text, re.MULTILINE))
 
     until(idle, 10, "the server is idle")
+    (kept,) = live_control.conversations("Tell me everything.")
+
+    def ended() -> bool:
+        figures = live_control.conversation(kept.id).thread()[-1].figures
+        return figures.get("state") == "stopped" or bool(figures.get("finish"))
+
+    until(ended, 5, "what had come is kept, marked as stopped")
+    live_control.delete_conversation(kept.id)
 
 
 def test_a_panel_that_is_killed_is_found_again_by_its_page(browser, live_home, runtime_dir, served) -> None:

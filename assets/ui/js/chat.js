@@ -183,6 +183,7 @@ function summary() {
   const last = told.at(-1);
   set("answers", told.length || "–");
   set("ttft", first == null ? "–" : ms(first));
+  set("glance", [first != null && `TTFT ${ms(first)}`, speed != null && `${speed.toFixed(speed < 100 ? 1 : 0)} tok/s`].filter(Boolean).join(" · "));
   set("speed", speed == null ? "–" : `${speed.toFixed(1)} tok/s`);
   set("context", last?.prompt_tokens != null ? `${(last.prompt_tokens + last.tokens).toLocaleString("en")} ${w("tokens")}` : "–");
   const values = raw();

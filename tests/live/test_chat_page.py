@@ -1,0 +1,198 @@
+"""The Chat page in a real browser: kept conversations, branches, two servers, everything by keyboard, nothing lost."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+from sqlalchemy.exc import OperationalError
+
+from backends.spec import Piece
+from tests.live.browser import Visitor, panel_of
+from tests.live.test_browser import EVIL
+from tests.ui.conftest import StillControl, control  # noqa: F401  the fixture
+
+pytestmark = pytest.mark.live
+ANSWER = [Piece(text="Hull, "), Piece(text="keel and bow."), Piece(finish="stop", prompt_tokens=4, completion_tokens=5)]
+
+
+@pytest.fixture
+def panel(control: StillControl) -> Iterator[str]:  # noqa: F811
+    control.answers = ANSWER
+    control.served()
+    with panel_of(control) as address:
+        yield address
+
+
+def serious(page) -> list[tuple[str, list[str]]]:
+    """What axe finds that keeps somebody out."""
+    page.wait_for_timeout(300)  # colours fade in
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa"]}).response["violations"]
+    return [
+        (one["id"], [node["html"] for node in one["nodes"]])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+def test_conversations_are_kept_found_named_exported_and_deleted(browser, panel, control) -> None:  # noqa: F811
+    visitor = Visitor(browser, panel)
+    page = visitor.opens("/?tab=chat")
+    visitor.asks("Name three parts of a ship.")
+    page.click("[data-chat-new]")
+    visitor.asks(EVIL)
+    title = page.locator("[data-chat-title]")
+    expect(title).to_contain_text("<img src=x")
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    expect(title).to_contain_text("<img src=x")
+    expect(page.locator(".bot-row .words")).to_have_text("Hull, keel and bow.")
+    rows = page.locator(".talk-row")
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text("<img src=x")
+    page.fill("[data-chat-search]", "three parts")
+    expect(rows).to_have_count(1)
+    rows.first.click()
+    expect(title).to_have_text("Name three parts of a ship.")
+    page.click("[data-chat-rename-open]")
+    page.keyboard.type("Parts")
+    page.keyboard.press("Enter")
+    expect(title).to_have_text("Parts")
+    page.fill("[data-chat-search]", "")
+    expect(rows.first).to_contain_text("Parts")
+    visitor.asks("And a fourth?")
+    (row,) = control.conversations("fourth")
+    assert [said.content for said in control.conversation(row.id).thread()][::2] == [
+        "Name three parts of a ship.", "And a fourth?",
+    ]  # fmt: skip
+    page.click("[data-chat-export] summary")
+    with page.expect_download() as download:
+        page.click("[data-chat-export-list] >> text=Markdown")
+    assert Path(download.value.path()).read_text(encoding="utf-8").startswith("# Parts\n")
+    assert download.value.suggested_filename == "Parts.md"
+    page.click("[data-chat-delete]")
+    page.click("dialog >> text=Keep")
+    assert control.count_conversations() == 2
+    page.click("[data-chat-delete]")
+    page.click("dialog >> .stop")
+    expect(rows).to_have_count(1)
+    expect(page.locator(".bot-row")).to_have_count(0)
+    assert control.count_conversations() == 1
+    assert page.evaluate("window.pwned") is None
+    assert not visitor.faults
+
+
+def test_two_servers_answer_one_question_side_by_side(browser, panel: str, control) -> None:  # noqa: F811
+    second = control.served("second")
+    visitor = Visitor(browser, panel, color_scheme="dark", bypass_csp=True)
+    page = visitor.opens("/?tab=chat")
+    page.select_option("[data-chat-other]", second.id)
+    page.fill("[data-chat-form] textarea", "Name three parts of a ship.")
+    page.keyboard.press("Enter")
+    columns = page.locator(".talk")
+    for column in (columns.nth(0), columns.nth(1)):
+        expect(column.locator(".words")).to_have_text("Hull, keel and bow.")
+        expect(column.locator(".ans")).to_contain_text("5 tokens")
+    assert len(control.heard) == 2
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    expect(columns).to_have_count(2)
+    expect(columns.nth(1)).to_have_attribute("aria-label", "second")
+    expect(page.locator(".words")).to_have_count(2)
+    assert not serious(page)
+    box = [columns.nth(number).bounding_box() for number in range(2)]
+    assert box[0]["x"] < box[1]["x"]
+    page.set_viewport_size({"width": 390, "height": 844})
+    box = [columns.nth(number).bounding_box() for number in range(2)]
+    assert box[0]["y"] < box[1]["y"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.click("[data-chat-list-open]")
+    expect(page.locator("[data-chat-search]")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("[data-chat-list-open]")).to_be_focused()
+    assert not visitor.faults
+
+
+def test_a_store_that_is_locked_takes_nothing_from_the_page(browser, panel, store, monkeypatch) -> None:
+    def locked(*_: object) -> None:
+        raise OperationalError("", {}, sqlite3.OperationalError("database is locked"))
+
+    visitor = Visitor(browser, panel)
+    page = visitor.opens("/?tab=chat")
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "make_conversation", locked)
+        page.fill("[data-chat-form] textarea", "My long question")
+        page.keyboard.press("Enter")
+        expect(page.locator(".bubble-wrap .note")).to_contain_text("Another program holds the database")
+    expect(page.locator("[data-chat-form] textarea")).to_have_value("My long question")
+    page.keyboard.press("Enter")
+    expect(page.locator(".words")).to_have_text("Hull, keel and bow.")
+
+
+def test_a_whole_chat_by_keyboard_alone_with_answers_read_out(browser, panel: str, control) -> None:  # noqa: F811
+    visitor = Visitor(browser, panel, bypass_csp=True)
+    page = visitor.opens()
+    keys = page.keyboard
+
+    def tab_to(selector: str, key: str = "Tab") -> None:
+        for _ in range(60):
+            if page.evaluate("(wanted) => document.activeElement?.matches(wanted)", selector):
+                return
+            keys.press(key)
+        raise AssertionError(f"{selector} is not reached")
+
+    tab_to('#nav button[role="tab"]')
+    page.get_by_role("tab", name="Chat").focus()
+    keys.press("Enter")
+    page.locator("[data-chat-form] textarea").wait_for()
+    tab_to("[data-chat-form] textarea")
+    keys.type("Name three parts of a ship.")
+    keys.press("Enter")
+    said = page.locator("[data-chat-said]")
+    expect(said).to_have_text("Hull, keel and bow.")
+    assert said.get_attribute("aria-live") == "polite"
+    tab_to('.user-row [aria-label="Edit"]', "Shift+Tab")
+    keys.press("Enter")
+    keys.type("Name one part.")
+    keys.press("Enter")
+    expect(page.locator(".user.message")).to_have_text("Name one part.")
+    expect(page.locator('.user-row [aria-label="Version 2 of 2"]')).to_be_visible()
+    tab_to('.user-row [aria-label="Earlier version"]')
+    keys.press("Enter")
+    expect(page.locator(".user.message")).to_have_text("Name three parts of a ship.")
+    expect(page.locator('.user-row [aria-label="Version 1 of 2"]')).to_be_visible()
+    tab_to('.bot-row [aria-label="Again"]')
+    keys.press("Enter")
+    expect(page.locator('.bot-row [aria-label="Version 2 of 2"]')).to_be_visible()
+    (row,) = control.conversations()
+    assert len(control.conversation(row.id).messages) == 5
+    tab_to('.bot-row [aria-label="View code"]')
+    keys.press("Enter")
+    expect(page.locator("#code-curl pre")).to_contain_text("generate_stream")
+    assert not serious(page)
+    tab_to('[data-tab="curl"]')
+    keys.press("ArrowRight")
+    expect(page.locator("#code-python pre")).to_contain_text("Name three parts of a ship.")
+    keys.press("Escape")
+    expect(page.locator('.bot-row [aria-label="View code"]')).to_be_focused()
+    tab_to("[data-chat-rename-open]", "Shift+Tab")
+    keys.press("Enter")
+    keys.type("Ships")
+    keys.press("Enter")
+    expect(page.locator("[data-chat-title]")).to_have_text("Ships")
+    tab_to("[data-chat-delete]")
+    keys.press("Enter")
+    expect(page.locator("dialog")).to_be_visible()
+    keys.press("Escape")
+    expect(page.locator("dialog")).to_have_count(0)
+    assert control.count_conversations() == 1
+    tab_to(".talk-row")
+    keys.press("Enter")
+    expect(page.locator(".bot-row")).to_have_count(1)
+    assert re.search(r"talk=\w+", page.url)
+    assert not visitor.faults

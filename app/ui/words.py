@@ -133,6 +133,7 @@ SCRIPT: dict[str, Text] = {
     "temperature": Text(en="temp", zh="温度"),
     "defaults": Text(en="model's own", zh="模型默认"),
     "hello": Text(en="Ask {name} a question.", zh="向 {name} 提问。"),
+    "noServer": Text(en="Launch a model to go on", zh="启动模型后可继续"),
     "ask": Text(en="Ask {name}", zh="向 {name} 提问"),
     "noSample": Text(en="Waiting for the first sample", zh="等待第一个采样"),
     "noGpu": Text(en="No GPU on this machine", zh="本机没有 GPU"),

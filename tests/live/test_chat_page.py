@@ -76,7 +76,7 @@ def test_conversations_are_kept_found_named_exported_and_deleted(browser, panel,
     assert Path(download.value.path()).read_text(encoding="utf-8").startswith("# Parts\n")
     assert download.value.suggested_filename == "Parts.md"
     page.click("[data-chat-delete]")
-    page.click("dialog >> text=Keep")
+    page.get_by_role("button", name="Keep", exact=True).click()
     assert control.count_conversations() == 2
     page.click("[data-chat-delete]")
     page.click("dialog >> .stop")
@@ -146,8 +146,7 @@ def test_a_whole_chat_by_keyboard_alone_with_answers_read_out(browser, panel: st
             keys.press(key)
         raise AssertionError(f"{selector} is not reached")
 
-    tab_to('#nav button[role="tab"]')
-    page.get_by_role("tab", name="Chat").focus()
+    tab_to("#tab-chat-button")
     keys.press("Enter")
     page.locator("[data-chat-form] textarea").wait_for()
     tab_to("[data-chat-form] textarea")

@@ -12,6 +12,7 @@ const SELECTS = ["server", "other"];
 let ready = false;
 let panel = null;
 let wantedServer = null;
+let many = 0; // conversations that are kept: they can be read while nothing runs
 
 // --- whom and how ----------------------------------------------------------------------------------------------------
 
@@ -190,7 +191,8 @@ function summary() {
   $("summary").textContent = [values.temperature && `${w("temperature")} ${values.temperature}`, values.top_p && `top-p ${values.top_p}`].filter(Boolean).join(" · ") || w("defaults");
   $("system-summary").textContent = system() ? w("set") : w("none");
   const box = field();
-  if (box) box.placeholder = w("ask", { name: shown().map((_, which) => nameOf(which)).join(" + ") });
+  $("send").disabled = !chosen(0);
+  if (box) box.placeholder = !chosen(0) ? w("noServer") : w("ask", { name: shown().map((_, which) => nameOf(which)).join(" + ") });
 }
 
 // What is known of the chosen server; of one that others started, whether it can be talked to at all.
@@ -227,7 +229,7 @@ export function startChat() {
   if (panel) serve(panel);
   choose(wantedServer || kept.server);
   place();
-  startList(open);
+  startList(open, (total) => { if (total !== null && total !== many) { many = total; if (panel) serve(panel); } });
   const id = new URLSearchParams(location.search).get("talk") || kept.talk;
   if (id) open(id, true); else changed();
   about();
@@ -244,7 +246,7 @@ export function choose(run) {
 on("panel", (told) => { panel = told; serve(told); });
 
 function serve(told) {
-  const any = told.serving.length > 0 || talks[0].thread.length > 0;
+  const any = told.serving.length > 0 || many > 0;
   const page = document.querySelector("[data-chat]"), empty = document.querySelector('[data-slot="chat-empty"]');
   if (!page) return;
   page.hidden = !any;

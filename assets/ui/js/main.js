@@ -429,4 +429,6 @@ slipway.copy = async (words) => {
 };
 
 addEventListener("slipway:theme", drawMonitor);
-slipway.ask("boot", { run, tab: new URLSearchParams(location.search).get("tab"), draft: kept.draft, stage: kept.stage });
+// Gradio hands its trigger over before it listens to it: under load the first word can be lost, so it is said again.
+const boot = () => { if (booted) return; slipway.ask("boot", { run, tab: new URLSearchParams(location.search).get("tab"), draft: kept.draft, stage: kept.stage }); setTimeout(boot, 4000); };
+boot();

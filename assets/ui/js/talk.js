@@ -39,6 +39,7 @@ export class Talk {
   // --- what is shown -----------------------------------------------------------------------------------------------
 
   draw() {
+    const here = this.log.contains(document.activeElement);
     this.log.replaceChildren();
     if (!this.thread.length) this.hello();
     this.thread.forEach((turn, index) => {
@@ -49,6 +50,7 @@ export class Talk {
       this.finish(box, turn, index);
     });
     this.log.scrollTop = this.log.scrollHeight;
+    if (here) this.log.focus({ preventScroll: true }); // what had the focus is made anew: a keyboard stays in its place
     this.title();
   }
 

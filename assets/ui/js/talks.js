@@ -8,10 +8,11 @@ let rows = [];
 let told = { total: 0, more: false };
 let opened = new Set();
 let open = () => {};
+let listed = () => {};
 let timer = 0;
 let asked = 0;
 
-export function startList(whenChosen) { open = whenChosen; refresh(); }
+export function startList(whenChosen, whenListed) { open = whenChosen; listed = whenListed; refresh(); }
 export function mark(ids) { opened = new Set(ids); draw(); }
 export function refreshSoon() { clearTimeout(timer); timer = setTimeout(refresh, 150); }
 
@@ -25,6 +26,7 @@ async function refresh(before) {
     rows = before ? [...rows, ...found.rows] : found.rows;
     told = found;
     draw();
+    listed(query ? null : told.total);
   } catch (trouble) { if (mine === asked) $("rows")?.replaceChildren(note(trouble.title, trouble.hint)); }
 }
 

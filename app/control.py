@@ -95,6 +95,10 @@ class Control(Talking):
         found = inside.by_tag(looked_into.everything(self.settings.home))
         return hardware.model_copy(update={"images": found | hardware.images}) if found else hardware
 
+    def looked_into(self) -> frozenset[str]:
+        """Tags of Triton images that were looked into here."""
+        return frozenset(inside.by_tag(looked_into.everything(self.settings.home)))
+
     def inspect(self, source: ModelSource) -> Model:
         """The model's facts. Raises BadInput, NotFound, Unreachable."""
         return model_probe.inspect(source, allowed_roots=self.settings.model_roots, demo_folder=ASSETS / "demo_model")

@@ -61,11 +61,13 @@ class PanelNow(NamedTuple):
 
 
 class Followed(Generic[T]):
-    """One thing that is looked at while somebody watches. `look` returns None where nothing changed."""
+    """One thing that is looked at while somebody watches. `look` returns None where nothing changed; `more` says that
+    another look would find more at once."""
 
-    def __init__(self, look: Callable[[], T | None], period_s: float) -> None:
+    def __init__(self, look: Callable[[], T | None], period_s: float, more: Callable[[], bool] = lambda: False) -> None:
         self._look = look
         self._period_s = period_s
+        self._more = more
         self._wakes: set[asyncio.Event] = set()
         self._task: asyncio.Task[None] | None = None
         self.value: T | None = None
@@ -104,7 +106,8 @@ class Followed(Generic[T]):
                     wake.set()
             else:
                 quiet += 1
-            await asyncio.sleep(self._period_s if quiet < 20 else max(self._period_s, QUIET_S))
+            if found is None or not self._more():
+                await asyncio.sleep(self._period_s if quiet < 20 else max(self._period_s, QUIET_S))
 
 
 class RunLook:
@@ -138,6 +141,7 @@ class LogLook:
         self.tail = start
         self.ended = False
         self.rest = ""
+        self.behind = False
         self.recent: deque[tuple[int, LogPage]] = deque(maxlen=16)
 
     def read(self, cursor: int) -> LogPage:
@@ -151,6 +155,7 @@ class LogLook:
         if page.lines:
             self.recent.append((self.tail, page))
         self.tail = max(self.tail, page.cursor)
+        self.behind = self.tail < page.size and not page.rest
         self.ended, self.rest = page.ended, page.rest
         return page
 
@@ -263,7 +268,7 @@ class Live:
             cursor = skipped = max(0, size - TAIL_BYTES)
         if key not in self._logs:
             look = LogLook(self._control, *key, cursor)
-            self._logs[key] = (look, Followed(look, LOG_S))
+            self._logs[key] = (look, Followed(look, LOG_S, lambda: look.behind))
         look, followed = self._logs[key]
         stack.callback(_forget, self._logs, key, self._logs[key])
         stack.enter_context(followed.watched(wake))

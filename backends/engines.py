@@ -13,7 +13,7 @@ from pathlib import Path
 from backends.fitting import Suggestion, changes_that_fit
 from backends.images import VARIANT, Recommendation
 from backends.memory import Estimate, HostNeed, estimate
-from backends.obstacles import Recommended, Rules, against, number, since, too_large
+from backends.obstacles import Recommended, Rules, against, crowded, number, since, too_large
 from backends.recipes import RECIPES
 from backends.spec import EngineName, Frozen, Hardware, Model, Spec, TensorRtLlmOptions
 from backends.text import Text
@@ -47,7 +47,7 @@ class Effort(Frozen):
 class Way(Frozen):
     """One way to a served model. `reasons` empty: it can be taken now. `possible`: only Slipway itself lacks it yet.
 
-    `changes`: where it does not fit, the smallest ones after which this way can be taken.
+    `changes`: where it does not fit, the smallest ones after which it does and this way can be taken.
     """
 
     id: str
@@ -86,6 +86,13 @@ def ways(
         return group, way.engine not in RECIPES, rules[way.id].rank
 
     return tuple(sorted(found, key=order))
+
+
+def way_of(spec: Spec) -> str:
+    """The id of the way that the spec goes; of several that it leaves open the first."""
+    flow = spec.tensorrt_llm.flow if spec.tensorrt_llm is not None else "auto"
+    same = [name for name, rule in _table()[0].items() if rule.engine == spec.engine]
+    return next((name for name in same if _table()[0][name].flow == flow), same[0])
 
 
 def images_of(recommendation: Recommendation, model: Model | None = None) -> dict[str, Recommended]:
@@ -130,7 +137,9 @@ def _way(
     name: str, rule: Rules, spec: Spec, hardware: Hardware, model: Model, images: Mapping[str, Recommended]
 ) -> Way:
     local = rule.engine == "transformers"
-    chosen = spec.model_copy(update={"engine": rule.engine, "target": "local" if local else "docker"})
+    others = {"fastertransformer", "tensorrt_llm", "vllm"} - {rule.engine}
+    target = "local" if local else "docker"
+    chosen = spec.model_copy(update={"engine": rule.engine, "target": target, **dict.fromkeys(others)})
     if local and chosen.gpus is not None and len(chosen.gpus) > 1:
         chosen = chosen.model_copy(update={"gpus": chosen.gpus[:1]})
     if rule.flow is not None and (wanted := chosen.tensorrt_llm or TensorRtLlmOptions()).flow == "auto":
@@ -148,7 +157,7 @@ def _way(
         found = () if local else against(name, rule, spec, hardware, model, image)
         return tuple(dict.fromkeys((*refused, *found)))
 
-    obstacles = obstacles_of(chosen) + too_large(memory)
+    obstacles = obstacles_of(chosen) + (() if rule.elastic else too_large(memory))
     changes = changes_that_fit(chosen, hardware, model) if memory.verdict == "over" and driven is not None else ()
     missing = (
         ()
@@ -162,7 +171,7 @@ def _way(
         gain=rule.gain,
         reasons=(*missing, *obstacles),
         possible=not obstacles,
-        notes=_notes(name, model),
+        notes=(*_notes(name, model), *(crowded(memory) if rule.elastic and not obstacles else ())),
         image=None if image is None else image.tag,
         effort=_effort(rule, hardware, model, memory),
         memory=memory,
@@ -209,4 +218,4 @@ def _notes(name: str, model: Model) -> tuple[Text, ...]:
     )
 
 
-__all__ = ["Effort", "Recommended", "Way", "images_of", "ways"]
+__all__ = ["Effort", "Recommended", "Way", "images_of", "way_of", "ways"]

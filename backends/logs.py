@@ -42,12 +42,15 @@ def read(path: Path, cursor: int = 0, limit_bytes: int = 262_144, ended: bool = 
     whole, rest = data[:cut], data[cut:]
     if inside:
         whole = whole[whole.find(b"\n") + 1 :] if b"\n" in whole else b""
-    lines = whole.decode("utf-8", errors="replace").split("\n")
+    text = whole.decode("utf-8", errors="replace")
+    lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
+    if beyond or _CONTROL.search(text) or len(max(lines, key=len, default="")) > LONGEST_LINE:
+        lines = [shown(line, beyond) for line in lines]
     cursor += cut + beyond + end
     return LogPage(
-        lines=tuple(shown(line, beyond) for line in lines),
+        lines=tuple(lines),
         cursor=cursor,
         size=size,
         ended=ended and cursor >= size,

@@ -377,6 +377,9 @@ def _host_needs(spec: Spec, hardware: Hardware, model: Model, precision: str, *,
         need("Convert (in fp32)", "转换（以 fp32 进行）", parameters * 4 / _MIB + host["convert_extra_mib"], written)
     elif spec.engine == "tensorrt_llm":
         need("Image", "镜像", None, host["trtllm_image_mib"], "images")
+        if spec.tensorrt_llm is not None and spec.tensorrt_llm.flow == "llmapi":  # loads the checkpoint as it is
+            need("Load", "加载", fixed, None)
+            return tuple(needs)
         need("Convert", "转换", parameters * 2 / _MIB + result + host["convert_extra_mib"], result)
         need("Build engine", "构建引擎", host["build_factor"] * result + host["build_extra_mib"], result)
     else:

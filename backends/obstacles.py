@@ -45,6 +45,7 @@ class Rules(Frozen):
     build_s: int = 0
     per_billion_s: int = 0
     load_s: int = 10
+    elastic: bool = False  # its KV cache takes what is free: requests that find no room wait
 
 
 class Recommended(Frozen):
@@ -275,6 +276,13 @@ def _split(spec: Spec, hardware: Hardware, model: Model) -> list[Text]:
             zh=f"{model.heads} 个头、{model.kv_heads} 个 KV 头无法平分到 {ranks} 块 GPU。",
         )
     ]
+
+
+def crowded(memory: Estimate) -> tuple[Text, ...]:
+    """What an engine whose cache takes what is free does where not all requests find room at their longest."""
+    head = Text(en="With every request at its longest:", zh="所有请求都达到最长时：")
+    tail = Text(en="Those that find no room wait.", zh="放不下的请求会等待。")
+    return tuple(head + reason + tail for reason in too_large(memory)[:1])
 
 
 def too_large(memory: Estimate) -> tuple[Text, ...]:

@@ -166,6 +166,14 @@ def test_each_flow_of_tensorrt_llm_gets_a_release_that_has_it_and_knows_the_mode
     assert llama["trtllm_engine"].version != "0.5.0" and llama["trtllm_engine_0_5"].version == "0.5.0"
 
 
+def test_a_way_gets_a_release_that_slipway_drives_even_where_an_older_one_is_native() -> None:
+    here, of = machine(), model("llama-2-7b")
+    told = found(of, here, None, **images_of(images.recommend(here, model=of), of))
+    assert (told["vllm"].image, told["trtllm_llmapi"].image) == ("24.06-vllm-python-py3", "25.09-trtllm-python-py3")
+    assert not told["vllm"].reasons and not told["trtllm_llmapi"].reasons
+    assert {part.stage.en for part in told["trtllm_llmapi"].effort.stages} == {"Image", "Load"}
+
+
 def test_an_image_that_does_not_run_says_why() -> None:
     here = machine("NVIDIA GeForce GTX 1080", 61, gib=8).model_copy(update={"driver_version": "390.157"})
     told = found(model("gpt2"), here, spec(context=1024), **images_of(images.recommend(here)))
@@ -226,7 +234,15 @@ def test_code_and_pickles_need_a_persons_word() -> None:
 
 def test_what_does_not_fit_says_how_much_is_lacking() -> None:
     told = found(model("llama-2-70b"), machine())
-    assert all(says(way, "GiB on GPU 0") for way in told.values())
+    assert all(says(way, "GiB on GPU 0") or says(way, "GiB are free") for way in told.values())
+
+
+def test_an_engine_whose_cache_takes_what_is_free_is_no_less_possible_for_many_requests() -> None:
+    told = found(model("llama-2-7b"), machine(), spec(64))
+    assert says(told["transformers"], "GiB on GPU 0") and told["transformers"].changes
+    for name in ("vllm", "trtllm_engine"):
+        way = told[name]
+        assert not way.reasons and way.changes and "find no room wait" in way.notes[-1].en
 
 
 def test_every_change_that_is_offered_opens_its_way() -> None:
@@ -237,7 +253,7 @@ def test_every_change_that_is_offered_opens_its_way() -> None:
             for change in way.changes:
                 assert not found(model(name), here, change.spec)[way.id].reasons, (way.id, change.text.en)
                 kinds.add(change.text.en.split()[0])
-            assert way.reasons or not way.changes
+            assert way.memory.verdict == "over" or not way.changes
     assert kinds == {"Serve", "Allow", "Use", "Split"}
 
 

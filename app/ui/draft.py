@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from app.ui import options
 from backends.errors import BadInput
 from backends.reading import read
 from backends.spec import ModelSource, Spec
@@ -17,6 +18,7 @@ DEFAULTS: Draft = {
     "gpus": [], "limits.concurrent": "", "limits.context": "", "limits.new_tokens": "", "limits.queue": "",
     "limits.queue_timeout_s": "", "template": "auto", "trust_remote_code": False, "allow_pickle": False,
     "choice": "", "ports.http": "", "ports.grpc": "", "ports.metrics": "", "bind": "127.0.0.1",
+    **dict.fromkeys(options.names(), ""),
 }  # fmt: skip
 _NUMBERS = ("limits.", "ports.")
 _LONGEST = 4096
@@ -73,6 +75,7 @@ def spec_of(draft: Draft, chosen: Mapping[str, Any] | None = None) -> Spec:
         "bind": draft["bind"],
         "limits": {},
         "ports": {},
+        **options.told(draft),
         **(chosen or {}),
     }
     if draft["device"] == "cpu":
@@ -108,7 +111,24 @@ def draft_of(spec: Spec, choice: str = "") -> Draft:
         for key, value in getattr(spec, group).model_dump().items():
             if value is not None and value != getattr(getattr(plain, group), key):
                 draft[f"{group}.{key}"] = str(value)
-    return draft
+    return draft | options.of(spec)
+
+
+def mended(draft: Draft) -> tuple[Draft, BadInput | None]:
+    """The form without what the Engine stage's own fields say wrong, so that the stage can be shown, and what that was.
+
+    Raises BadInput for any other field.
+    """
+    first: BadInput | None = None
+    while True:
+        try:
+            spec_of(draft)
+        except BadInput as bad:
+            if bad.field not in draft or not bad.field.startswith(("ports.", *(f"{one}." for one in options.OPTIONS))):
+                raise
+            draft, first = draft | {bad.field: ""}, first or bad
+            continue
+        return draft, first
 
 
 def suggested_name(draft: Draft) -> str:

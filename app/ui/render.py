@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app.settings import ASSETS
 from app.ui import units
-from app.ui.words import ENGINES, SHAPES, STANDINGS, STATES, VERDICTS
+from app.ui.words import ENGINES, ORIGINS, SHAPES, STANDINGS, STATES, VERDICTS
 from backends.runs import OPEN
 from backends.steps import Forecast
 from backends.text import Language, Text, same
@@ -62,6 +62,7 @@ def environment(language: Language) -> Environment:
         "STANDINGS": STANDINGS,
         "SHAPES": SHAPES,
         "VERDICTS": VERDICTS,
+        "ORIGINS": ORIGINS,
         "OPEN": OPEN,
     }
     return made

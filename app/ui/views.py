@@ -7,13 +7,15 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from app.ui import options as own_options
 from app.ui import units
 from app.ui.draft import Draft, draft_of, suggested_name
 from app.ui.render import forecast, page
 from app.ui.words import ENGINES
 from backends.fitting import Suggestion
+from backends.memory import Estimate
 from backends.script import command
-from backends.spec import Hardware, Model, Spec
+from backends.spec import Hardware, Limits, Model, Spec
 from backends.steps import Ask, Forecast, Plan, Step, WriteFiles
 from backends.text import Language, Text, same
 
@@ -40,6 +42,9 @@ class Option(NamedTuple):
     reasons: Sequence[Text] = ()
     facts: Sequence[tuple[str, str]] = ()
     changes: Sequence[Change] = ()
+    gain: Text | None = None
+    image_from: Text | None = None
+    stages: Sequence[tuple[str, str]] = ()  # each stage before the start, with what it takes of the host
 
 
 class Change(NamedTuple):
@@ -141,6 +146,14 @@ def model(draft: Draft, hardware: Hardware, found: str, language: Language) -> s
     return page("model", language, draft=draft, hardware=hardware, facts=Markup(found), suggested_name=name)  # noqa: S704
 
 
+class Row(NamedTuple):
+    """A line of what has been decided: a name, the value in lines, and where it comes from (a key of words.ORIGINS)."""
+
+    name: Text
+    lines: Sequence[str]
+    origin: str
+
+
 def rail(
     hardware: Hardware,
     spec: Spec | None,
@@ -148,24 +161,80 @@ def rail(
     chosen: bool,
     language: Language,
     changes: Sequence[Change] = (),
+    estimate: Estimate | None = None,
+    by_person: bool = False,
 ) -> str:
-    """What has been decided so far, and whether it fits; where it does not, what would make it fit."""
-    return page(
-        "rail",
-        language,
-        hardware=hardware,
-        machine=" · ".join(machine_words(hardware, language)),
-        spec=spec,
-        fit=fit,
-        changes=changes,
-        engine_chosen=chosen,
-        engine_name=ENGINES[spec.engine].of(language) if spec else "",
+    """What has been decided so far, and whether it fits; where it does not, what would make it fit.
+
+    `by_person`: the engine is not the one that was recommended.
+    """
+    rows = [Row(Text(en="Machine", zh="机器"), _machine_lines(hardware, language), "detected")]
+    if spec is not None:
+        rows += _model_rows(spec, estimate, language)
+    if spec is not None and chosen:
+        rows += _engine_rows(spec, by_person, language)
+    return page("rail", language, rows=rows, spec=spec, fit=fit, changes=changes, engine_chosen=chosen)
+
+
+def _machine_lines(hardware: Hardware, language: Language) -> list[str]:
+    name = hardware.hostname or Text(en="this machine", zh="本机").of(language)
+    return [name, " · ".join(machine_words(hardware, language))]
+
+
+def _model_rows(spec: Spec, estimate: Estimate | None, language: Language) -> list[Row]:
+    demo = spec.model.kind == "demo"
+    model = Text(en="Demo model", zh="演示模型").of(language) if demo else spec.model.id
+    asked = spec.precision != "auto"
+    precision = estimate.precision if estimate is not None else spec.precision
+    usual, limits = Limits(), spec.limits
+    context = limits.context or (estimate.context if estimate is not None else None)
+    size = Text(
+        en=f"{limits.concurrent} at once, {units.grouped(context)} tokens each, {limits.new_tokens:,} of them new",
+        zh=f"{limits.concurrent} 路并发，每路 {units.grouped(context)} token，其中输出 {limits.new_tokens:,}",
     )
+    return [
+        Row(Text(en="Model", zh="模型"), [model], "recommended" if demo else "yours"),
+        Row(Text(en="Precision", zh="精度"), [precision], "yours" if asked else "recommended"),
+        Row(Text(en="Requests", zh="请求"), [size.of(language)], "recommended" if limits == usual else "yours"),
+    ]
 
 
-def engine(draft: Draft, options: Sequence[Option], language: Language) -> str:
-    """The engines' cards, best first, and the network."""
-    return page("engine", language, draft=draft, options=options)
+def _engine_rows(spec: Spec, by_person: bool, language: Language) -> list[Row]:
+    where = (
+        Text(en="in a container", zh="在容器中运行")
+        if spec.target == "docker"
+        else Text(en="embedded, on this machine", zh="内嵌，在本机运行")
+    )
+    engine = [ENGINES[spec.engine].of(language), *([spec.image] if spec.image else []), where.of(language)]
+    free = Text(en="free ones, chosen at launch", zh="启动时自动选择空闲端口").of(language)
+    ports = [spec.ports.http, spec.ports.grpc, spec.ports.metrics]
+    own = any(ports)
+    one = Text(en="free", zh="自动").of(language)
+    return [
+        Row(Text(en="Engine", zh="引擎"), engine, "yours" if by_person else "recommended"),
+        Row(
+            Text(en="Ports", zh="端口"),
+            [" · ".join(str(port or one) for port in ports) if own else free],
+            "yours" if own else "recommended",
+        ),
+    ]
+
+
+def engine_cards(options: Sequence[Option], language: Language) -> str:
+    """The engines' cards, best first."""
+    return page("engine_cards", language, options=options)
+
+
+def commands(steps: Sequence[tuple[Text, str]], language: Language) -> str:
+    """Titles and commands as text for a terminal."""
+    return "\n\n".join(f"# {title.of(language)}\n{command}" for title, command in steps)
+
+
+def engine(draft: Draft, options: Sequence[Option], gpus: bool, language: Language) -> str:
+    """The engines' cards, each engine's own settings (where there is a GPU for them), and the network."""
+    own = [(name, own_options.fields(name)) for name in own_options.OPTIONS] if gpus else []
+    cards = Markup(engine_cards(options, language))  # noqa: S704  made by Jinja, escaped there
+    return page("engine", language, draft=draft, cards=cards, own=own)
 
 
 def review(plan: Plan, script: str, language: Language) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
+
+from markupsafe import escape
 
 from app.control import DEMO, Control
 from app.ui import fit, launch, units, views
-from app.ui.draft import Draft, draft_of, missing_model, source_of, spec_of, tidy
+from app.ui.draft import Draft, draft_of, mended, missing_model, source_of, spec_of, tidy
 from app.ui.views import Option
-from backends.engines import Way
+from backends.engines import Way, way_of
 from backends.errors import BadInput, NotFound, SlipwayError
+from backends.memory import HostNeed
 from backends.runs import Run, State
+from backends.script import command
 from backends.spec import Model, Spec
 from backends.text import Language, Text
 
@@ -37,6 +41,7 @@ class Wizard:
             "retry": self.retry,
             "again": self.again,
             "edit": self.edit,
+            "commands": self.commands,
         }
 
     # --- the page opens -------------------------------------------------------------------------------------------
@@ -138,20 +143,26 @@ class Wizard:
                 spec = spec_of(draft)
         except SlipwayError as error:
             trouble = error
-        bar = None if spec is None else fit.fit(self._control.forecast(spec), language)
+        estimate = None if spec is None else self._control.forecast(spec)
+        bar = None if estimate is None else fit.fit(estimate, language)
         over = spec is not None and bar is not None and bar.over
         changes = views.changes(spec, self._control.changes_that_fit(spec)) if spec is not None and over else ()
         words = None
         if trouble is not None and model is None:
             words = trouble.message if trouble.hint is None else trouble.message + trouble.hint
-        return views.facts(model, words, language), views.rail(hardware, spec, bar, False, language, changes), trouble
+        rail = views.rail(hardware, spec, bar, False, language, changes, estimate)
+        return views.facts(model, words, language), rail, trouble
 
     # --- Engine ---------------------------------------------------------------------------------------------------
 
     def engine_input(self, told: Mapping[str, Any], language: Language) -> Parts:
-        """Another card was chosen."""
-        way = self._way(tidy(told.get("draft")))
-        return {"rail": self._rail(way, language), "reply": {}}
+        """Another card or another value was chosen: the cards are judged anew."""
+        draft = tidy(told.get("draft"))
+        ways, trouble = self._ways(draft)
+        reply: Parts = {"slots": {"engine-cards": self._cards(ways, draft, language)}}
+        if trouble is not None:
+            reply["trouble"] = {"field": trouble.field, "title": trouble.message.of(language), "hint": None}
+        return {"rail": self._rail(ways, draft, language), "reply": reply}
 
     def engine(self, told: Mapping[str, Any], language: Language) -> Parts:
         """On to the plan."""
@@ -159,29 +170,46 @@ class Wizard:
         return {**self._review_part(draft, language), "reply": {"go": "stage:4"}}
 
     def _engine_part(self, draft: Draft, language: Language) -> Parts:
+        ways, _ = self._ways(draft)
+        gpus = bool(self._control.detect().gpus)
+        cards = self._options(ways, draft, language)
+        return {"engine": views.engine(draft, cards, gpus, language), "rail": self._rail(ways, draft, language)}
+
+    def _ways(self, draft: Draft) -> tuple[tuple[Way, ...], BadInput | None]:
+        """Every way; a wrong value of the Engine stage itself is left out and returned, for who shows the stage."""
         if source_of(draft) is None:
             raise missing_model()
-        ways = self._control.ways(spec_of(draft))
-        chosen = chosen_way(ways, draft["choice"])
-        cards = [option(way, way is chosen, way is ways[0], language) for way in ways]
-        return {"engine": views.engine(draft, cards, language), "rail": self._rail(chosen, language)}
+        sound, trouble = mended(draft)
+        return self._control.ways(spec_of(sound)), trouble
+
+    def _options(self, ways: Sequence[Way], draft: Draft, language: Language) -> list[Option]:
+        chosen, seen = chosen_way(ways, draft["choice"]), self._control.looked_into()
+        return [option(way, way is chosen, way is ways[0], language, seen) for way in ways]
+
+    def _cards(self, ways: Sequence[Way], draft: Draft, language: Language) -> str:
+        return views.engine_cards(self._options(ways, draft, language), language)
 
     def _way(self, draft: Draft) -> Way:
         if source_of(draft) is None:
             raise missing_model()
         return chosen_way(self._control.ways(spec_of(draft)), draft["choice"])
 
-    def _rail(self, way: Way, language: Language) -> str:
+    def _rail(self, ways: Sequence[Way], draft: Draft, language: Language) -> str:
+        way = chosen_way(ways, draft["choice"])
         bar = fit.fit(way.memory, language)
         changes = views.changes(way.spec, way.changes, way.id)
-        return views.rail(self._control.detect(), way.spec, bar, True, language, changes)
+        own = way is not ways[0]
+        return views.rail(self._control.detect(), way.spec, bar, True, language, changes, way.memory, own)
 
     # --- Review ---------------------------------------------------------------------------------------------------
 
     def _review_part(self, draft: Draft, language: Language) -> Parts:
-        way = self._way(draft)
-        plan = self._control.plan(way.spec)
-        return {"review": views.review(plan, self._control.script(plan), language), "rail": self._rail(way, language)}
+        if source_of(draft) is None:
+            raise missing_model()
+        ways = self._control.ways(spec_of(draft))
+        plan = self._control.plan(chosen_way(ways, draft["choice"]).spec)
+        review = views.review(plan, self._control.script(plan), language)
+        return {"review": review, "rail": self._rail(ways, draft, language)}
 
     def review(self, told: Mapping[str, Any], language: Language) -> Parts:
         """Launch. Of two clicks or two tabs one starts the run, the other is shown it."""
@@ -210,8 +238,27 @@ class Wizard:
 
     def filled(self, spec: Spec, language: Language) -> Parts:
         """The form filled with a spec, wherever it comes from; nothing of a plan is taken over."""
-        draft = draft_of(spec, spec.engine)
+        draft = draft_of(spec, way_of(spec))
         return {**self._model_part(draft, language), "reply": {"go": "stage:2", "draft": draft, "tab": "wizard"}}
+
+    # --- on every stage -------------------------------------------------------------------------------------------
+
+    def commands(self, told: Mapping[str, Any], language: Language) -> Parts:
+        """The exact commands of a stage: what looks the same from a terminal, and what a launch would run or ran."""
+        stage = str(told.get("stage"))
+        run = self._named(told.get("run")) if stage == "5" else None
+        lines = [(name, command(argv)) for name, argv in LOOKS.get(stage, ())]
+        try:
+            plan = run.plan if run is not None else None
+            if stage in ("2", "3"):
+                plan = self._control.plan(self._way(tidy(told.get("draft"))).spec)
+                spec = plan.spec.model_dump_json(exclude_defaults=True, indent=2)
+                lines.append((_BY_SPEC, f"slipway deploy - --follow <<'END'\n{spec}\nEND"))
+            if plan is not None:
+                lines += [(step.title, views.by_hand(step, language)) for step in plan.steps]
+        except SlipwayError as error:
+            lines.append((error.message, "\n".join(f"# {reason.of(language)}" for reason in _reasons(error))))
+        return {"reply": {"slots": {f"commands-{stage}": str(escape(views.commands(lines, language)))}}}
 
     def _shown(self, run: Run, toast: str | None = None) -> Parts:
         return {"reply": {"go": f"run:{run.id}", "tab": "wizard", "toast": toast}}
@@ -225,8 +272,36 @@ def chosen_way(ways: Sequence[Way], choice: str) -> Way:
     return ways[0]
 
 
-def option(way: Way, chosen: bool, first: bool, language: Language) -> Option:
-    """A way as a card."""
+LOOKS: dict[str, tuple[tuple[Text, tuple[str, ...]], ...]] = {  # what each stage looks at, from a terminal
+    "1": (
+        (Text(en="This machine", zh="本机"), ("slipway", "detect", "--json")),
+        (Text(en="Releases on it", zh="可用版本"), ("slipway", "recommend")),
+        (
+            Text(en="GPUs and driver", zh="GPU 与驱动"),
+            ("nvidia-smi", "--query-gpu=index,name,driver_version,compute_cap,memory.total,memory.free",
+             "--format=csv,noheader"),
+        ),
+        (Text(en="Docker", zh="Docker"), ("docker", "info")),
+    ),
+}  # fmt: skip
+_BY_SPEC = Text(en="All of the following from a terminal", zh="在终端中完成以下全部步骤")
+
+
+def _reasons(error: SlipwayError) -> tuple[Text, ...]:
+    return tuple(getattr(error, "reasons", ())) or ((error.hint,) if error.hint else ())
+
+
+def image_from(way: Way, seen: Collection[str]) -> Text | None:
+    """Where what is known of a way's image comes from."""
+    if way.image is None or not way.spec.image:
+        return None
+    if way.image in seen:
+        return Text(en="as read inside it", zh="版本读自镜像内")
+    return Text(en="as the table of releases says", zh="版本取自发布表")
+
+
+def option(way: Way, chosen: bool, first: bool, language: Language, seen: Collection[str] = ()) -> Option:
+    """A way as a card. `seen` are the tags whose images were looked into."""
     usable = not way.reasons
     effort = way.effort
 
@@ -237,7 +312,10 @@ def option(way: Way, chosen: bool, first: bool, language: Language) -> Option:
         (Text(en="First start", zh="首次启动"), about(effort.first_start_s)),
         (Text(en="Next starts", zh="之后启动"), about(effort.later_start_s)),
         (Text(en="Download", zh="下载"), units.gib(effort.download_mib) if effort.download_mib else None),
+        (Text(en="Disk", zh="磁盘"), f"~{units.gib(effort.disk_mib)}" if effort.disk_mib else None),
+        (Text(en="Host memory", zh="主机内存"), f"~{units.gib(effort.ram_mib)}" if effort.ram_mib else None),
     ]
+    parts = [(need.stage.of(language), _takes(need, language)) for need in effort.stages]
     return Option(
         key=way.id,
         name=way.title.of(language),
@@ -245,12 +323,22 @@ def option(way: Way, chosen: bool, first: bool, language: Language) -> Option:
         chosen=chosen and usable,
         suggested=first and usable,
         later=way.possible and not usable,
-        verdict="" if way.possible else "impossible",
+        verdict="" if way.possible or way.changes else "impossible",
         image=way.image if way.spec.image else None,
-        reasons=(way.gain, *way.notes) if usable else way.reasons,
-        facts=[(name.of(language), value) for name, value in words if value] if usable else [],
+        reasons=way.notes if usable else way.reasons,
+        gain=way.gain,
+        image_from=image_from(way, seen),
+        facts=[(name.of(language), value) for name, value in words if value] if usable or way.changes else [],
+        stages=[part for part in parts if part[1]] if usable else [],
         changes=views.changes(way.spec, way.changes, way.id),
     )
+
+
+def _takes(need: HostNeed, language: Language) -> str:
+    """What a stage before the start takes of the host: “12.6 GiB memory, 6.3 GiB disk”."""
+    memory, disk = Text(en="memory", zh="内存").of(language), Text(en="disk", zh="磁盘").of(language)
+    told = [(need.ram_mib, memory), (need.disk_mib, disk)]
+    return ", ".join(f"{units.gib(mib)} {word}" for mib, word in told if mib)
 
 
 def _already(language: Language) -> str:

@@ -68,6 +68,12 @@ ENGINES: dict[str, Text] = {
     "vllm": same("vLLM"),
 }
 
+ORIGINS: dict[str, Text] = {  # where a value comes from
+    "detected": Text(en="detected", zh="检测"),
+    "recommended": Text(en="recommended", zh="推荐"),
+    "yours": Text(en="yours", zh="自定"),
+}
+
 TABS: dict[str, Text] = {
     "wizard": Text(en="Wizard", zh="部署"),
     "chat": Text(en="Chat", zh="对话"),

@@ -79,6 +79,72 @@ def test_what_does_not_fit_is_mended_with_one_click_and_back_and_reload_lose_not
     assert not visitor.faults
 
 
+def tab_to(page, selector: str, most: int = 90) -> None:
+    """Presses Tab until that element has the focus, and proves that the focus can be seen."""
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        if page.evaluate("(wanted) => document.activeElement?.matches(wanted) ?? false", selector):
+            assert page.evaluate("document.activeElement.matches(':focus-visible')")
+            return
+    raise AssertionError(f"Tab does not lead to {selector}")
+
+
+def test_the_whole_wizard_goes_by_keyboard_alone(visitor: Visitor, control: StillControl) -> None:
+    card = Gpu(name="NVIDIA GeForce RTX 4090", index=0, memory_total_mib=24564, memory_free_mib=24000)
+    control.machine = control.machine.model_copy(update={"gpus": (card,), "driver_version": "580.95.05"})
+    page = visitor.opens()
+    keys = page.keyboard
+    tab_to(page, '[data-commands="1"] summary')
+    keys.press("Enter")
+    expect(page.locator("#commands-1")).to_contain_text("slipway detect --json")
+    tab_to(page, '#sw-detect [data-go="stage:2"]')
+    keys.press("Enter")
+    expect(page.locator("#sw-model h1")).to_be_focused()
+    tab_to(page, '[name="precision"]')
+    keys.press("ArrowDown")
+    expect(page.locator('[name="precision"][value="fp32"]')).to_be_checked()
+    tab_to(page, '[name="limits.concurrent"]')
+    keys.type("4")
+    expect(page.locator('[data-field="limits.concurrent"] .own')).to_be_visible()
+    expect(page.locator('[data-field="limits.context"] .rec')).to_be_visible()
+    tab_to(page, "#sw-model details:not([data-commands]) summary")
+    keys.press("Enter")
+    tab_to(page, '[name="name"]')
+    keys.type("by-keys")
+    keys.press("Enter")  # as in any form
+    expect(page.locator("#sw-engine h1")).to_be_focused()
+    expect(page.locator("#sw-rail")).to_contain_text("4 at once, 2,048 tokens each")
+    tab_to(page, '[name="choice"]')
+    keys.press("ArrowDown")
+    tab_to(page, '[data-own="fastertransformer"] summary')
+    keys.press("Enter")
+    tab_to(page, '[name="fastertransformer.jobs"]')
+    keys.type("0")
+    expect(page.locator('[data-field="fastertransformer.jobs"] .err')).to_contain_text("at least 1")
+    keys.press("Backspace")
+    expect(page.locator('[data-field="fastertransformer.jobs"] .err')).to_have_count(0)
+    tab_to(page, '[data-commands="3"] summary')
+    keys.press("Space")
+    expect(page.locator("#commands-3")).to_contain_text("tritonserver")
+    tab_to(page, "#sw-engine [type=submit]")
+    keys.press("Enter")
+    expect(page.locator("#sw-review h1")).to_be_focused()
+    tab_to(page, "#tab-commands")
+    keys.press("ArrowRight")
+    expect(page.locator("#pane-files")).to_be_visible()
+    tab_to(page, "#sw-review [type=submit]")
+    keys.press("Enter")
+    page.wait_for_url(re.compile("run=by-keys-"))
+    run = control.open_runs()[0]
+    assert (run.spec.precision, run.spec.limits.concurrent) == ("fp32", 4)
+    tab_to(page, "[data-log-search]")
+    tab_to(page, "[data-log-follow]")
+    tab_to(page, '[data-commands="5"] summary')
+    keys.press("Enter")
+    expect(page.locator("#commands-5")).to_contain_text("tritonserver")
+    assert not visitor.faults
+
+
 def test_a_wrong_value_is_said_at_its_field_and_the_fold_opens(visitor: Visitor) -> None:
     page = visitor.opens()
     page.click("text=Continue to model")
@@ -149,22 +215,49 @@ def test_light_and_dark_follow_the_browser_and_the_switch(browser, panel: str) -
 
 def test_a_link_to_a_run_shows_it_and_its_log(visitor: Visitor, control: StillControl) -> None:
     run, step = running(control)
-    control.wrote(run, step, "one\nValueError: two\nthree\n")
+    head = b"one\nValueError: two\n\x1b[31mred\x1b[0m\nraw \xff\x00 bytes\n"
+    control.wrote(run, step, head + b"5%\r99%\n")
     page = visitor.opens(f"/?run={run.id}")
-    rows = page.locator("[data-log-rows] > div")
-    expect(rows).to_have_count(3)
+    rows, words = page.locator("[data-log-rows] > div"), page.locator("[data-log-rows] > div > span:last-child")
+    expect(words).to_have_text(["one", "ValueError: two", "red", "raw \ufffd\ufffd bytes", "99%"])
     expect(rows.nth(1)).to_have_class(re.compile(r"\bE\b"))
-    page.fill("[data-log-search]", "thr")
-    expect(page.locator("[data-log-found]")).to_have_text("1 of 1")
-    expect(page.locator("[data-log-rows] mark")).to_have_text("thr")
+    control.wrote(run, step, "10%\r55%")  # a bar whose line has no end yet
+    expect(words.last).to_have_text("55%")
+    long = "x" * 5_000_000
+    control.wrote(run, step, f"\r100%\n{long}\nafter\n")
+    expect(words.last).to_have_text("after")
+    expect(page.locator("[data-log-lines]")).to_have_text("8 lines")
+    expect(words.filter(has_text="xxx")).to_have_text(re.compile(r"^x{4096} … \(\+4,995,904\)$"))
+    tail = "".join(f"line {number}\n" for number in range(300))
+    control.wrote(run, step, tail)
+    expect(words.last).to_have_text("line 299")
+
+    page.fill("[data-log-search]", "LINE 29")
+    expect(page.locator("[data-log-found]")).to_have_text("1 of 11")
+    expect(page.locator("[data-log-rows] mark").first).to_have_text("line 29")
+    page.press("[data-log-search]", "Enter")
+    expect(page.locator("[data-log-found]")).to_have_text("2 of 11")
+    expect(page.locator("[data-log-rows] .hit")).to_have_text(re.compile("line 290$"))
+    page.fill("[data-log-search]", "")
+    page.click("[data-log-first]")
+    expect(page.locator("[data-log-rows] .E")).to_be_visible()
+    expect(page.locator("[data-log-follow]")).not_to_be_checked()
     control.wrote(run, step, "four\n")
-    expect(rows).to_have_count(4)
+    page.get_by_role("button", name="1 new lines").click()
+    expect(words.last).to_have_text("four")
+    page.evaluate("slipway.copy = (text) => { window.copied = text; }")
+    page.click("[data-log-copy]")
+    copied = page.evaluate("window.copied").split("\n")
+    assert (len(copied), copied[0], copied[-1]) == (309, "one", "four")
+
     control.told(run, Event(step=step, kind=Kind.FAILED))
     control.moved(run, State.FAILED)
     expect(page.locator("[data-log-state]")).to_have_text("Ended")
     with page.expect_download() as download:
         page.click("[data-log-download]")
-    assert Path(download.value.path()).read_text() == "one\nValueError: two\nthree\nfour\n"
+    kept = f"5%\r99%\n10%\r55%\r100%\n{long}\nafter\n{tail}four\n".encode()
+    assert Path(download.value.path()).read_bytes() == head + kept
+    assert not visitor.faults
 
 
 def test_nothing_that_a_log_a_name_or_a_model_says_is_carried_out(visitor: Visitor, control: StillControl) -> None:
@@ -270,6 +363,13 @@ def test_fifty_thousand_lines_reach_a_page_that_stays_usable(visitor: Visitor, c
     assert numbers == list(range(total))
     worst, tasks = sorted(page.evaluate("window.gaps"))[-3:], sorted(page.evaluate("window.tasks"))[-3:]
     assert worst[-1] < 100, f"frames apart: {worst} ms, tasks: {tasks} ms"
+    more = "".join(f"line {n} {'.' * 60}\n" for n in range(total, 5 * total))
+    control.wrote(run, step, more)  # more than the page keeps: the oldest lines go, the newest are there
+    expect(page.locator("[data-log-lines]")).to_have_text(
+        re.compile(r"250,000 lines · [5-9]\d,\d{3} earlier"), timeout=30_000
+    )
+    expect(page.locator("[data-log-rows] > div").last).to_contain_text("line 249999")
+    print("gaps", sorted(page.evaluate("window.gaps"))[-5:], sorted(page.evaluate("window.tasks"))[-5:])
 
 
 def test_history_by_keyboard_alone_pins_compares_exports_and_imports(visitor: Visitor, control: StillControl) -> None:

@@ -10,7 +10,7 @@ import pytest
 from app.ui.shell import all_acts, build, carry_out, head, translations
 from backends.runs import State
 from backends.text import LANGUAGES
-from tests.ui.conftest import StillControl
+from tests.ui.conftest import StillControl, machine
 
 
 def ask(control: StillControl, do: str, **told: Any) -> dict[str, Any]:
@@ -55,6 +55,31 @@ def test_a_visitor_comes_back_to_where_they_were(control: StillControl) -> None:
 def test_a_choice_that_cannot_be_done_any_more_leads_back_to_the_model(control: StillControl) -> None:
     draft = {"model.kind": "folder", "model.id": "/not/there"}
     assert ask(control, "boot", draft=draft, stage=4)["reply"]["go"] == "stage:2"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_exact_commands_of_every_stage_are_one_request_away(control: StillControl, language) -> None:
+    run = control.begun()
+    for stage, words in (
+        ("1", "slipway detect"),
+        ("2", "slipway deploy -"),
+        ("3", "tritonserver"),
+        ("5", "tritonserver"),
+    ):
+        told = ask(control, "commands", stage=stage, draft=DEMO, run=run.id, language=language)
+        assert words in told["reply"]["slots"][f"commands-{stage}"]
+    wrong = ask(control, "commands", stage="2", draft={**DEMO, "limits.concurrent": "<b>"})
+    assert "<b>" not in wrong["reply"]["slots"]["commands-2"]
+
+
+def test_a_wrong_setting_of_an_engine_is_said_at_its_field_and_the_stage_stays(control: StillControl) -> None:
+    control.machine = machine("h200")
+    draft = {**DEMO, "vllm.tensor_parallel": "0", "choice": "vllm"}
+    reply = ask(control, "engine-input", draft=draft)["reply"]
+    assert reply["trouble"]["field"] == "vllm.tensor_parallel" and 'name="choice"' in reply["slots"]["engine-cards"]
+    assert ask(control, "engine", draft=draft)["reply"]["trouble"]["field"] == "vllm.tensor_parallel"
+    shown = ask(control, "boot", draft=draft, stage=3)
+    assert shown["reply"]["go"] == "stage:3" and 'name="vllm.tensor_parallel" type="text"' in shown["engine"]
 
 
 def test_the_whole_wizard(control: StillControl) -> None:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ui.draft import DEFAULTS, draft_of, source_of, spec_of, suggested_name, tidy
+from app.ui import options
+from app.ui.draft import DEFAULTS, draft_of, mended, source_of, spec_of, suggested_name, tidy
 from backends.errors import BadInput
-from backends.spec import Limits, ModelSource, Ports, Spec
+from backends.spec import FasterTransformerOptions, Limits, ModelSource, Ports, Spec, TensorRtLlmOptions
 
 SPECS = st.builds(
     Spec,
@@ -26,6 +27,21 @@ SPECS = st.builds(
     ports=st.builds(Ports, http=st.none() | st.integers(1, 65535)),
     trust_remote_code=st.booleans(),
     template=st.sampled_from(["auto", "raw"]),
+    fastertransformer=st.none()
+    | st.builds(
+        FasterTransformerOptions,
+        profile=st.sampled_from(["auto", "blog"]),
+        autotune=st.none() | st.booleans(),
+        converted=st.none() | st.just("/models/c-model/2-gpu"),
+        shm_mib=st.integers(64, 9999),
+    ).filter(lambda one: one != FasterTransformerOptions()),
+    tensorrt_llm=st.none()
+    | st.builds(
+        TensorRtLlmOptions,
+        quantisation=st.sampled_from([None, "none", "int4_awq"]),
+        kv_fraction=st.none() | st.floats(0.1, 0.9),
+        decoupled=st.booleans(),
+    ).filter(lambda one: one != TensorRtLlmOptions()),
 )
 
 
@@ -49,13 +65,34 @@ def test_whatever_a_browser_sends_is_a_form(told: object) -> None:
     ("field", "value"),
     [
         ("limits.concurrent", "0"), ("limits.concurrent", "many"), ("ports.http", "70000"), ("name", "Not This"),
-        ("precision", "fp3"), ("bind", "1.2.3.4"),
+        ("precision", "fp3"), ("bind", "1.2.3.4"), ("fastertransformer.autotune_batch", "0"),
+        ("vllm.memory_fraction", "2"), ("tensorrt_llm.version", "newest"), ("fastertransformer.jobs", "all"),
     ],
 )  # fmt: skip
 def test_a_wrong_field_is_named(field: str, value: str) -> None:
     with pytest.raises(BadInput) as bad:
         spec_of(tidy({field: value}))
     assert bad.value.field == field
+
+
+def test_each_field_of_each_engine_has_words_and_its_spec_s_choices() -> None:
+    for engine, kind in options.OPTIONS.items():
+        named = {field.name.split(".")[1] for field in options.fields(engine)}
+        assert kind.model_fields.keys() - named <= {"flow"}  # the card says which flow
+    by_name = {field.name: field for engine in options.OPTIONS for field in options.fields(engine)}
+    assert [key for key, _ in by_name["fastertransformer.autotune"].choices] == ["true", "false"]
+    assert "none" in [key for key, _ in by_name["tensorrt_llm.quantisation"].choices]
+    assert by_name["fastertransformer.shm_mib"].usual.en == "4096" and by_name["fastertransformer.shm_mib"].number
+    assert by_name["vllm.tensor_parallel"].help.en.endswith("; 1 – 64")
+
+
+def test_a_wrong_value_of_the_engine_stage_is_left_out_where_the_stage_is_shown() -> None:
+    draft = tidy({"ports.http": "70000", "vllm.memory_fraction": "2", "limits.concurrent": "4"})
+    sound, first = mended(draft)
+    assert first is not None and first.field in ("ports.http", "vllm.memory_fraction")
+    assert spec_of(sound).limits.concurrent == 4 and not sound["ports.http"] and not sound["vllm.memory_fraction"]
+    with pytest.raises(BadInput):
+        mended(tidy({"limits.concurrent": "0"}))
 
 
 @pytest.mark.parametrize("words", ["../x", "a b", "owner/name/more", "--privileged", "$(touch x)", "a;b"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+import psutil
 import pytest
 
 from app.live import Followed, Live, Wanted
@@ -140,6 +142,39 @@ async def test_of_a_very_long_log_the_end_is_sent(control: StillControl, monkeyp
                 break
     assert got[-1] == "line 00999"
     assert len(got) <= 91
+
+
+async def test_a_million_lines_neither_slow_the_panel_nor_grow_its_memory(control: StillControl) -> None:
+    run, step = running(control)
+    live, panel, lags = Live(control), psutil.Process(), list[float]()
+    control.wrote(run, step, "warm\n")
+    await lines(live, run, step, 1)
+    before, most, count, cursor = panel.memory_info().rss, 0, 0, 5
+
+    async def beat() -> None:
+        while True:
+            begun = time.monotonic()
+            await asyncio.sleep(0.01)
+            lags.append(time.monotonic() - begun - 0.01)
+
+    beating = asyncio.create_task(beat())
+    for part in range(4):
+        text = "".join(f"I1121 11:48 line {number}\n" for number in range(part * 250_000, (part + 1) * 250_000))
+        await asyncio.to_thread(control.wrote, run, step, text)
+        del text
+        stream = live.stream(Wanted("en", run.id, step, cursor))
+        async with asyncio.timeout(60), aclosing(stream) as opened:
+            async for chunk in opened:
+                if b"event: log" in chunk:
+                    count += chunk.count(b"I1121")
+                    cursor = int(chunk.split(b"\n", 1)[0].removeprefix(b"id: "))
+                    most = max(most, panel.memory_info().rss)
+                    if count == (part + 1) * 250_000:
+                        break
+    beating.cancel()
+    assert count == 1_000_000
+    assert (most - before) / 2**20 < 64
+    assert sorted(lags)[-3] < 0.25
 
 
 async def test_a_change_of_a_run_reaches_the_page_in_its_language(control: StillControl) -> None:

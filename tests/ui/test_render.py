@@ -147,7 +147,8 @@ def test_every_way_of_every_machine_can_be_shown(control: StillControl, language
     for name in ("h200", "h200-x2-busy"):
         control.machine = machine(name)
         ways = control.ways(Spec(model=ModelSource(kind="demo")))
-        html = views.engine(dict(DEFAULTS), [option(way, way is ways[0], True, language) for way in ways], language)
+        options = [option(way, way is ways[0], True, language) for way in ways]
+        html = views.engine(dict(DEFAULTS), options, True, language)
         assert html.count('name="choice"') == len(ways)
         assert html.count("disabled") == sum(bool(way.reasons) for way in ways)
         bar = fit.fit(ways[0].memory, language)

@@ -160,7 +160,7 @@ slipway.fill = (slots) => {
       if (pressed && slot.contains(pressed)) { late.add(name); continue; } // what a finger is on stays until it is lifted
       if (slot.dataset.was === made && slot.childElementCount) continue;
       const focused = slot.contains(document.activeElement) ? document.activeElement : null;
-      const mark = focused && ["data-log-step", "data-do", "data-go", "data-copy", "data-history-group", "data-history-page", "data-history-pick", "data-history-pin", "data-history-open"].map((key) => focused.getAttribute(key) && `[${key}="${CSS.escape(focused.getAttribute(key))}"]${focused.dataset.run ? `[data-run="${CSS.escape(focused.dataset.run)}"]` : ""}`).find(Boolean);
+      const mark = focused && ["data-log-step", "data-do", "data-go", "data-copy", "data-history-group", "data-history-page", "data-history-pick", "data-history-pin", "data-history-open"].map((key) => focused.getAttribute(key) && `[${key}="${CSS.escape(focused.getAttribute(key))}"]${focused.dataset.run ? `[data-run="${CSS.escape(focused.dataset.run)}"]` : ""}`).find(Boolean) || (focused?.type === "radio" ? `[name="${focused.name}"][value="${CSS.escape(focused.value)}"]` : null);
       const chosen = slot.tagName === "SELECT" ? slot.value : null;
       slot.innerHTML = made; // made by the panel, escaped there
       slot.dataset.was = made;
@@ -177,6 +177,8 @@ new MutationObserver(() => {
   mounting = requestAnimationFrame(() => {
     mounting = 0;
     if (!booted) return;
+    // What comes with content of its own is newer than what was put there before.
+    for (const slot of $$("[data-slot][data-adopt]:not([data-was])")) slot.dataset.was = latest[slot.dataset.slot] = slot.innerHTML;
     const bare = [...new Set($$("[data-slot]:not([data-was])").map((slot) => slot.dataset.slot))].filter((name) => name in latest);
     if (bare.length) slipway.fill(Object.fromEntries(bare.map((name) => [name, latest[name]])));
     startChat();
@@ -206,7 +208,7 @@ slipway.onReply((told) => {
   const button = busy.get(told.serial);
   if (button) { button.classList.remove("is-busy"); button.removeAttribute("aria-busy"); busy.delete(told.serial); }
   requestAnimationFrame(() => {
-    if (told.do === "model-input" && told.serial !== lastInput) return;
+    if (["model-input", "engine-input"].includes(told.do) && told.serial !== lastInput) return;
     if (told.draft) { kept = { draft: told.draft, stage: 2 }; slipway.keep(KEY, JSON.stringify(kept)); reached = 2; refreshForm(told.draft); }
     slipway.fill(told.slots);
     if (told.do === "boot" && !booted) begin(told);
@@ -221,9 +223,11 @@ slipway.onReply((told) => {
     if (told.notice) say(told.notice);
     if (told.trouble) {
       const where = complain(told.trouble);
-      if (where && told.do !== "model-input") where.focus?.();
-      if (!where) say(told.trouble);
-    } else if (["model", "engine", "review", "model-input"].includes(told.do)) clean();
+      const typing = ["model-input", "engine-input"].includes(told.do);
+      if (where && !typing) where.focus?.();
+      if (!where && !typing) say(told.trouble);
+    } else if (["model", "engine", "review", "model-input", "engine-input"].includes(told.do)) clean();
+    if (["boot", "model-input", "engine-input", "model", "engine"].includes(told.do)) for (const one of $$("details[data-commands][open]")) askCommands(one);
     if (stage === 0) return;
     paintStepper();
     dress();
@@ -311,6 +315,9 @@ document.addEventListener("input", (event) => {
   const wait = one.type === "radio" || one.type === "checkbox" ? 0 : 350;
   inputTimer = setTimeout(() => { lastInput = slipway.ask(form.dataset.form === "engine" ? "engine-input" : "model-input", { draft: draft() }); }, wait);
 });
+
+const askCommands = (fold) => { if (fold.getClientRects().length) slipway.ask("commands", { stage: fold.dataset.commands, draft: draft(), run }); };
+document.addEventListener("toggle", (event) => { if (event.target.matches?.("details[data-commands]") && event.target.open) askCommands(event.target); }, true);
 
 document.addEventListener("click", (event) => {
   const hit = (selector) => event.target.closest?.(selector);

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from backends import guide_notes
 from backends.fitting import Suggestion, changes_that_fit
 from backends.images import VARIANT, Recommendation
-from backends.memory import Estimate, HostNeed, estimate
+from backends.memory import Estimate, HostNeed, chosen_gpus, estimate
 from backends.obstacles import Recommended, Rules, against, crowded, number, since, too_large
 from backends.recipes import RECIPES
 from backends.spec import EngineName, Frozen, Hardware, Model, Spec, TensorRtLlmOptions
@@ -171,7 +172,11 @@ def _way(
         gain=rule.gain,
         reasons=(*missing, *obstacles),
         possible=not obstacles,
-        notes=(*_notes(name, model), *(crowded(memory) if rule.elastic and not obstacles else ())),
+        notes=(
+            *_notes(name, model),
+            *_of_guides(rule, chosen, hardware, model, image),
+            *(crowded(memory) if rule.elastic and not obstacles else ()),
+        ),
         image=None if image is None else image.tag,
         effort=_effort(rule, hardware, model, memory),
         memory=memory,
@@ -204,6 +209,15 @@ def _effort(rule: Rules, hardware: Hardware, model: Model, memory: Estimate) -> 
         ram_mib=max(rams, default=None),
         stages=memory.host,
     )
+
+
+def _of_guides(
+    rule: Rules, spec: Spec, hardware: Hardware, model: Model, image: Recommended | None
+) -> tuple[Text, ...]:
+    """Mistakes of guides that whoever goes this way may have read."""
+    release = None if image is None or image.tag is None else image.tag[:5]
+    sms = [gpu.sm for gpu in chosen_gpus(spec, hardware) if gpu.sm is not None]
+    return guide_notes.notes(rule.engine, release, model.model_type, sms)
 
 
 def _notes(name: str, model: Model) -> tuple[Text, ...]:

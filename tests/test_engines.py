@@ -125,9 +125,12 @@ def test_the_missing_eos_token_is_noted_where_it_bites() -> None:
     assert not any("eos_token" in note.en for note in told["vllm"].notes)
 
 
-def test_a_wrong_driver_claim_is_corrected() -> None:
-    notes = found(model("llama-2-7b"), machine())["fastertransformer"].notes
-    assert any("530 or later" in note.en for note in notes)
+def test_what_guides_say_wrong_is_corrected_on_the_way_that_it_is_about() -> None:
+    here, of = machine(), model("llama-2-7b")
+    told = found(of, here, None, **images_of(images.recommend(here, model=of), of))
+    for words in ("530 or later", "not the same", "newer than 23.04 does not help"):
+        assert any(words in note.en for note in told["fastertransformer"].notes), words
+        assert not any(words in note.en for note in told["vllm"].notes)
 
 
 def test_an_image_too_old_for_the_architecture_is_a_reason() -> None:

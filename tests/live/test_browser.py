@@ -369,7 +369,6 @@ def test_fifty_thousand_lines_reach_a_page_that_stays_usable(visitor: Visitor, c
         re.compile(r"250,000 lines · [5-9]\d,\d{3} earlier"), timeout=30_000
     )
     expect(page.locator("[data-log-rows] > div").last).to_contain_text("line 249999")
-    print("gaps", sorted(page.evaluate("window.gaps"))[-5:], sorted(page.evaluate("window.tasks"))[-5:])
 
 
 def test_history_by_keyboard_alone_pins_compares_exports_and_imports(visitor: Visitor, control: StillControl) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app import cli_keys, cli_shelf, cli_talks, terminal
+from app import cli_kept, cli_keys, cli_shelf, cli_talks, terminal
 from app.asking import in_step
 from app.control import DEMO, Control
 from backends.errors import BadInput, SlipwayError, StepFailed
@@ -256,7 +256,7 @@ def _history(arguments: argparse.Namespace, make_control: MakeControl, _language
         }
         terminal.print_json(told)
         return 0
-    rows = control.runs(query=arguments.query, limit=arguments.limit)
+    rows = control.pinned_first(arguments.query, limit=arguments.limit, engine=arguments.engine)
     if arguments.json:
         terminal.print_json([row.model_dump(mode="json") for row in rows])
     else:
@@ -281,6 +281,13 @@ def _work(arguments: argparse.Namespace, make_control: MakeControl, _language: L
     control = make_control({"home": arguments.home})
     state = control.work(arguments.run, arguments.lock_fd)
     return 0 if state in (State.DONE, State.STOPPED) else StepFailed.exit_code
+
+
+def _kept(act: Callable[[argparse.Namespace, Control, Language], int]) -> Callable[..., int]:
+    def do(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
+        return act(arguments, make_control({"home": arguments.home}), language)
+
+    return do
 
 
 def _keys(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
@@ -461,9 +468,11 @@ def _parser() -> argparse.ArgumentParser:
     history = command("history", _history, "list what was deployed")
     history.add_argument("run", metavar="RUN", nargs="?", help="show one run whole, as JSON")
     history.add_argument("--query", default="", help="part of a name, model or engine")
+    history.add_argument("--engine", default="", help="only this engine")
     history.add_argument("--limit", type=int, default=50)
     clean = command("clean", _clean, "show what Slipway left in Docker and nothing uses; remove it with --yes")
     clean.add_argument("--yes", action="store_true", help="remove it")
+    cli_kept.add_commands(command, _kept)
     cli_keys.arguments(command("keys", _keys, "list, make and revoke keys of the OpenAI-compatible API"))
     words = "list, show, export and delete the conversations of the Chat page"
     cli_talks.arguments(command("conversations", _conversations, words))

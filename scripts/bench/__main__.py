@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-PARTS = ("panel", "log", "history", "deploy", "chat", "engine")
+PARTS = ("panel", "log", "monitor", "history", "deploy", "chat", "engine")
 
 
 def main(argv: Sequence[str]) -> int:

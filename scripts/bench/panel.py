@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 
@@ -21,22 +22,9 @@ IDLE_S = 20.0
 
 def figures() -> Iterator[Figure]:
     """Starts a panel over an empty data folder, measures, and stops it."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
     with tempfile.TemporaryDirectory() as home:
         begun = time.perf_counter()
-        panel = subprocess.Popen(
-            (sys.executable, "-m", "app", "--home", home, "panel", "--port", str(port)),
-            env=os.environ | {"SLIPWAY_NO_BROWSER": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            while not _answers(f"http://127.0.0.1:{port}/"):
-                if panel.poll() is not None:
-                    raise RuntimeError(f"the panel ended: {panel.returncode}")
-                time.sleep(0.02)
+        with panel_over(home) as (panel, _):
             yield Figure("panel.start_to_first_page", time.perf_counter() - begun, " s", most=3.0)
             process = psutil.Process(panel.pid)
             time.sleep(5)
@@ -46,9 +34,30 @@ def figures() -> Iterator[Figure]:
             worked = after.user + after.system - before.user - before.system
             yield Figure("panel.idle_cpu", 100 * worked / IDLE_S, " %", most=2.0)
             yield Figure("panel.idle_rss", process.memory_info().rss / 2**20, " MiB")
-        finally:
-            panel.terminate()
-            panel.wait(20)
+
+
+@contextmanager
+def panel_over(home: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A panel over that data folder, once it answers, and its address; stopped with the block."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    panel = subprocess.Popen(
+        (sys.executable, "-m", "app", "--home", home, "panel", "--port", str(port)),
+        env=os.environ | {"SLIPWAY_NO_BROWSER": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not _answers(f"{address}/"):
+            if panel.poll() is not None:
+                raise RuntimeError(f"the panel ended: {panel.returncode}")
+            time.sleep(0.02)
+        yield panel, address
+    finally:
+        panel.terminate()
+        panel.wait(20)
 
 
 def _answers(url: str) -> bool:

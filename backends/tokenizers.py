@@ -32,6 +32,12 @@ class Tokenizer:
         known = [one for one in ids if 0 <= one < len(self._inner)]  # models may have more rows than tokens
         return str(self._inner.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    def unstarted(self, text: str) -> str:
+        """`text` without the start token that whoever tokenises it will put in front."""
+        start, added = self._inner.bos_token, self.encode("")
+        doubled = start and text.startswith(start) and added[:1] == (self._inner.bos_token_id,)
+        return text.removeprefix(start) if doubled else text
+
     @property
     def has_template(self) -> bool:
         """Whether it brings a chat template."""

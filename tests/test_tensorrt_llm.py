@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from backends.guides import guides
 from backends.images import recommend
 from backends.spec import Docker, Gpu, Hardware, Limits, Model, Precision, Spec, TensorRtLlmOptions, Tokenizer
-from backends.steps import Ask, BuildImage, Plan, Service, Task
+from backends.steps import Ask, BuildImage, Plan, Service, Task, WriteFiles
 from backends.tensorrt_llm import recipe, versions
 from backends.tensorrt_llm.choices import choose
 from scripts import parity
@@ -160,6 +161,14 @@ def test_qwens_answers_end_with_im_end_for_chatml_and_with_endoftext_for_raw() -
     assert (talk("raw")["end_id"], talk("raw")["pad_id"]) == ("151643", "151643")
 
 
+def test_later_versions_are_left_to_the_tokenizers_own_end_and_0_5_is_told_one() -> None:
+    """Of the three ids that Llama 3.1 lists the first does not end a turn."""
+    for name, told in (("trtllm-0.19-llama-3.1-8b-tp2", None), ("trtllm-004-llama-2-7b-bf16", "2")):
+        asked = GUIDED[name].plan().step("first-answer")
+        assert isinstance(asked, Ask)
+        assert (asked.talk.get("end_id"), asked.talk["ends"]) == (told, "2" if told else "128001,128008,128009")
+
+
 def test_the_memory_trap_of_the_guide_is_seen_before_anything_is_built() -> None:
     four = {"max_batch": 4, "max_input": 2048, "max_output": 2048}
     notes = guided(QWEN, RTX_3090, "qwen", "fp16", trust=True, version="0.5.0", **four).plan().notes
@@ -248,6 +257,14 @@ def test_the_templates_come_from_the_release_that_has_them() -> None:
 def test_the_llm_api_builds_no_engine() -> None:
     plan = GUIDED["trtllm-1.2-qwen3-0.6b-llmapi"].plan()
     assert not {"engine", "convert", "engine-check"} & {one.id for one in plan.steps}
+
+
+@pytest.mark.parametrize(("context", "tokens"), [(8192, None), (32_768, 32_256)])
+def test_the_llm_api_takes_the_longest_prompt_in_one_forward(context: int, tokens: int | None) -> None:
+    plan = guided(QWEN3, H100, "qwen3", limits=Limits(concurrent=2, context=context, new_tokens=512)).plan()
+    settings = plan.step("settings")
+    assert isinstance(settings, WriteFiles)
+    assert json.loads(settings.files[0].text or "")["arguments"].get("max_num_tokens") == tokens
 
 
 def test_an_engine_that_a_person_has_is_checked_in_place_of_a_build() -> None:

@@ -100,6 +100,21 @@ def test_a_conversation_is_written_in_its_format() -> None:
     assert sent["text_input"].values[0] == "[INST] 你好 [/INST]"
 
 
+@pytest.mark.parametrize("interface", ["ensemble", "bls-seed", "llmapi", "vllm", "0.5-ids"])
+def test_a_template_that_writes_the_start_token_does_not_double_it(tmp_path: Path, interface: str) -> None:
+    folder = tiny_llama(tmp_path / "m")
+    config = folder / "tokenizer_config.json"
+    template = "{{ bos_token }}{% for one in messages %} {{ one.content }}{% endfor %}"
+    config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | {"chat_template": template}), "utf-8")
+    asked = Chat(messages=(Message(role="user", content="Hello, my name is"),))
+    talk = TALK | {"interface": interface, "template": "tokenizer", "tokenizer": str(folder)}
+    sent = names((vllm if interface == "vllm" else tensors).session(asked, talk))
+    if interface == "0.5-ids":
+        assert sent["input_ids"].values.count(1) == 1 and sent["input_ids"].values[0] == 1
+    else:
+        assert sent["text_input"].values == (" Hello, my name is",)
+
+
 def test_the_llm_api_has_no_batch_dimension() -> None:
     sent = tensors.session(chat(), TALK | {"interface": "llmapi"}).inputs
     assert all(tensor.shape == (1,) for tensor in sent)

@@ -11,6 +11,8 @@ from backends.tensorrt_llm.deployment import REPOSITORY, WANTED, Deployment
 from backends.tensorrt_llm.filling import LlmApiSettings
 from backends.text import Text
 
+_FORWARD = 8_192  # max_num_tokens of LlmArgs where nobody says
+
 
 def repository(deployment: Deployment) -> tuple[Step, ...]:
     """What the model is told, and the model repository made of upstream's folder."""
@@ -57,6 +59,8 @@ def _settings(deployment: Deployment) -> LlmApiSettings:
             "max_batch_size": choice.max_batch,
             "max_seq_len": choice.max_sequence,
             "trust_remote_code": deployment.spec.trust_remote_code,
+            # Without chunks a prompt goes through in one forward, which takes no more tokens than this.
+            **({"max_num_tokens": choice.max_input} if choice.max_input > _FORWARD else {}),
             **({"kv_cache_config": cache} if cache else {}),
         },
         decoupled=choice.options.decoupled,

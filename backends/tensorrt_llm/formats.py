@@ -24,11 +24,15 @@ class Format(Frozen):
 
 
 class Ending(Frozen):
-    """The tokens that end and pad an answer. `written`: the tokenizer names none, so its loader is told."""
+    """The tokens that end and pad an answer. `written`: the tokenizer names none, so its loader is told.
+
+    `own`: what the tokenizer names is right; `end_id` is then only the first of the ids that the configuration lists.
+    """
 
     end_id: int | None = None
     pad_id: int | None = None
     written: bool = False
+    own: bool = False
 
 
 @cache
@@ -65,4 +69,5 @@ def ending(spec: Spec, model: Model) -> Ending:
     if end is None:
         end = _endings().get(kind)
     pad = model.tokenizer.pad_token_id
-    return Ending(end_id=end, pad_id=end if pad is None else pad, written=not named and end is not None)
+    written = not named and end is not None
+    return Ending(end_id=end, pad_id=end if pad is None else pad, written=written, own=named)

@@ -149,13 +149,16 @@ def talk(deployment: Deployment) -> dict[str, str]:
     """What every chat must know of this deployment; see tensors.py."""
     choice, model = deployment.choice, deployment.model
     end = formats.ending(deployment.spec, model)
+    # From 0.9 on preprocessing takes the tokenizer's own end where none is sent: of several ids that a model lists, as
+    # Llama 3.1's three, that is the one which ends a turn.
+    sent = not (end.own and choice.release.numbers >= numbers("0.9"))
     told: dict[str, object] = {
         "interface": interface(deployment),
         "template": formats.format_of(deployment.spec, model),
         "tokenizer": deployment.model_folder,
         "family": model.model_type,
-        "end_id": end.end_id,
-        "pad_id": end.pad_id,
+        "end_id": end.end_id if sent else None,
+        "pad_id": end.pad_id if sent else None,
         "ends": ",".join(map(str, dict.fromkeys((end.end_id, *model.tokenizer.eos_token_ids)))) if end.end_id else None,
         "new_tokens": choice.max_output,
         "context": choice.max_sequence,

@@ -122,7 +122,7 @@ class _TextSession:
     cuts = True
 
     def __init__(self, chat: Chat, told: Mapping[str, str], interface: str) -> None:
-        self._text = prompt_of(chat, told)[0]
+        self._text = text_of(chat, told)
         self._cumulative = interface.startswith("bls")
         self._old = interface == "0.5-text"
         self._streams = told.get("streams") == "true"
@@ -176,7 +176,7 @@ class _LlmApiSession:
         self._responses = 0
         self._answer = Answer(sampling.stop)
         values: list[tuple[str, str, str | int | float | bool | None]] = [
-            ("text_input", "BYTES", prompt_of(chat, told)[0]),
+            ("text_input", "BYTES", text_of(chat, told)),
             ("streaming", "BOOL", told.get("streams") == "true"),
             ("sampling_param_max_tokens", "INT32", _most(sampling, told, int(told["context"]))),
             ("sampling_param_temperature", "FP32", sampling.temperature),
@@ -225,6 +225,14 @@ def prompt_of(chat: Chat, told: Mapping[str, str]) -> tuple[str, bool]:
     if template == "tokenizer":
         return tokenizers.load(told["tokenizer"]).prompt(chat.messages), False
     return prompts.plain(chat.messages), True
+
+
+def text_of(chat: Chat, told: Mapping[str, str]) -> str:
+    """What a server is given that tokenises by itself, and puts the start token in front by itself too."""
+    text, special = prompt_of(chat, told)
+    if special or told.get("template") != "tokenizer":
+        return text
+    return tokenizers.load(told["tokenizer"]).unstarted(text)
 
 
 def stops_of(chat: Chat, told: Mapping[str, str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from backends.answers import Answer
 from backends.errors import Refused
 from backends.sessions import Session
 from backends.spec import Chat, Piece, Tensor
-from backends.tensorrt_llm.tensors import prompt_of
+from backends.tensorrt_llm.tensors import text_of
 from backends.text import Text
 
 _TOLD = ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens")
@@ -60,7 +60,7 @@ class _Session:
         }
         words = json.dumps({name: value for name, value in parameters.items() if value is not None})
         self.inputs: tuple[Tensor, ...] = (
-            _one("text_input", "BYTES", prompt_of(chat, told)[0]),
+            _one("text_input", "BYTES", text_of(chat, told)),
             _one("stream", "BOOL", True),
             _one("sampling_parameters", "BYTES", words),
             _one("exclude_input_in_output", "BOOL", True),

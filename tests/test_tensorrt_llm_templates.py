@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from backends.steps import fill_step
 from backends.tensorrt_llm import engine_config, filling, lint, placeholders, templates, tokenizer_edits
 from backends.tensorrt_llm.filling import Wanted
 from tests.guided_trtllm import GUIDED
+from tests.trtllm_upstream import committed
 from tests.trtllm_upstream import templates as upstream
 
 OLD_ENGINE = {
@@ -205,6 +208,27 @@ def test_the_command_line_says_what_is_wrong_in_both_languages(
     assert templates.main([*words, "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
     assert "batches of 99" in said and "批大小为 99" in said
+
+
+# --- checkouts ---
+
+
+def test_a_checkout_leaves_large_files_as_pointers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git LFS is stood for by filters that write down whether it was told to leave pointers."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / ".gitattributes").write_text("*.a filter=lfs\n", encoding="utf-8")
+    (source / "lib.a").write_text("large", encoding="utf-8")
+    committed(source, "v1")
+    filters = (("filter.lfs.smudge", "printenv GIT_LFS_SKIP_SMUDGE"), ("filter.lfs.clean", "cat"))
+    monkeypatch.setenv("GIT_CONFIG_COUNT", str(len(filters)))
+    for number, (key, value) in enumerate(filters):
+        monkeypatch.setenv(f"GIT_CONFIG_KEY_{number}", key)
+        monkeypatch.setenv(f"GIT_CONFIG_VALUE_{number}", value)
+    tool = Path(__file__).parents[1] / "assets" / "tools" / "fetch_git.py"
+    words = (sys.executable, str(tool), f"file://{source}", "v1", str(tmp_path / "out"))
+    subprocess.run(words, check=True, capture_output=True)
+    assert (tmp_path / "out" / "lib.a").read_text(encoding="utf-8") == "1\n"
 
 
 # --- tokenizers -------------------------------------------------------------------------------------------------------

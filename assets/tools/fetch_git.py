@@ -27,6 +27,9 @@ def main() -> int:
     given = parser.parse_args()
     os.environ["GIT_TERMINAL_PROMPT"] = "0"  # a private repository fails with words instead of waiting for a password
     os.environ.setdefault("GIT_ASKPASS", "true")
+    # TensorRT-LLM's libraries are gigabytes in Git LFS, and scripts need none of them; where they are needed, a step of
+    # its own brings them.
+    os.environ["GIT_LFS_SKIP_SMUDGE"] = "1"
     if shutil.which("git") is None:
         print("slipway: git is not installed", file=sys.stderr)
         return 127

@@ -52,7 +52,7 @@ def session(chat: Chat, told: Mapping[str, str]) -> Session:
 
 def prompt(chat: Chat, told: Mapping[str, str]) -> str:
     """The text that the model is given to continue. Raises BadInput for what its template refuses."""
-    return prompt_of(chat, told)[0]
+    return text_of(chat, told)
 
 
 def refused(words: str) -> Refused:

@@ -28,6 +28,8 @@ Act = Callable[[Mapping[str, Any], Language], dict[str, Any]]
 ASSET_URL = "/slipway/ui"
 STYLES = ("tokens.css", "parts.css", "chat.css", "gradio.css")
 PARTS = ("header", "stepper", "detect", "model", "engine", "review", "rail", "launch", "chat", "monitor", "history")
+# Gradio may run this before boot.js has come.
+BUS = "(function hand() { window.slipway ? slipway.bus(trigger) : setTimeout(hand, 10); })()"
 QUEUE_SLEEP_S = 0.01  # Gradio looks into its queue each millisecond: 4 % of a core for nothing
 
 
@@ -44,7 +46,7 @@ def build(control: Control) -> gr.Blocks:
 
     page: gr.Blocks
     with gr.Blocks(title="Slipway", analytics_enabled=False, fill_width=True) as page:
-        bus = gr.HTML("", elem_id="sw-bus", apply_default_css=False, js_on_load="slipway.bus(trigger)")
+        bus = gr.HTML("", elem_id="sw-bus", apply_default_css=False, js_on_load=BUS)
         reply = gr.HTML(
             "",
             html_template="<i></i>",

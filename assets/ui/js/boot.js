@@ -1,6 +1,8 @@
-// Runs before anything is drawn: language, theme, and the door to the panel (Gradio hands over its trigger later).
+// Language, theme, and the door to the panel (Gradio hands over its trigger later). In the head by itself, so that theme
+// and language are early; and first of what main.js imports, since Gradio puts scripts of the head in without an order.
 (() => {
   "use strict";
+  if (window.slipway) return;
   const kept = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
   const keep = (name, value) => { try { localStorage.setItem(name, value); } catch { /* private window: not kept */ } };
   const cookie = (name) => document.cookie.split("; ").find((part) => part.startsWith(`${name}=`))?.split("=")[1];

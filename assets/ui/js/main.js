@@ -1,4 +1,5 @@
 // The page's own logic: stages, fields, replies of the panel, dialogs. Decisions are the panel's; here is only showing.
+import "./boot.js";
 import { on, watch } from "./stream.js";
 import { openLog, logIs } from "./log.js";
 import { choose, startChat } from "./chat.js";
@@ -437,5 +438,5 @@ slipway.copy = async (words) => {
 
 addEventListener("slipway:theme", drawMonitor);
 // Gradio hands its trigger over before it listens to it: under load the first word can be lost, so it is said again.
-const boot = () => { if (booted) return; slipway.ask("boot", { run, tab: new URLSearchParams(location.search).get("tab"), draft: kept.draft, stage: kept.stage }); setTimeout(boot, 4000); };
+const boot = () => { if (booted) return; slipway.ask("boot", { run, tab: new URLSearchParams(location.search).get("tab"), draft: kept.draft, stage: kept.stage }); setTimeout(boot, 1500); };
 boot();

@@ -33,7 +33,6 @@ class Rules(Frozen):
     checkpoints: tuple[str, ...] = ()
     int8_min_sm: int = 0
     int8_not_on: tuple[int, ...] = ()
-    head_sizes: tuple[int, ...] = ()
     docker: bool = False
     tags: tuple[str, ...] = ()
     versions: tuple[str, str] | None = None
@@ -66,7 +65,7 @@ def against(
         *_gpu(rule, spec, hardware, model),
         *_architecture(rule, model, image),
         *_weights(rule, spec, hardware, model),
-        *(_fastertransformer(rule, spec, hardware, model) if name == "fastertransformer" else ()),
+        *(_fastertransformer(spec, hardware, model) if name == "fastertransformer" else ()),
         *_split(spec, hardware, model),
         *(_no_image(image) if image is not None and image.tag is None and hardware.gpus else ()),
     ]
@@ -202,65 +201,22 @@ def _weights(rule: Rules, spec: Spec, hardware: Hardware, model: Model) -> list[
     return reasons
 
 
-def _fastertransformer(rule: Rules, spec: Spec, hardware: Hardware, model: Model) -> list[Text]:
-    """What its converters and kernels cannot do, all without an error of their own."""
+def _fastertransformer(spec: Spec, hardware: Hardware, model: Model) -> list[Text]:
+    """What its converters get wrong without an error, beside what its recipe refuses."""
     reasons: list[Text] = []
     ranks = max(1, len(chosen_gpus(spec, hardware)))
-    if model.model_type == "llama":
-        if model.kv_heads != model.heads:
-            reasons.append(
-                Text(
-                    en=f"It lacks grouped-query attention: {model.heads} heads share {model.kv_heads} KV heads.",
-                    zh=f"不支持分组查询注意力：该模型 {model.heads} 个头共用 {model.kv_heads} 个 KV 头。",
-                )
-            )
-        if model.tied_embeddings:
-            reasons.append(
-                Text(
-                    en="Its converter writes no output head for tied embeddings, and answers are garbage.",
-                    zh="词嵌入共享时转换器不写输出层，输出会是乱码。",
-                )
-            )
-        scaling = model.facts.get("rope_scaling")
-        if scaling is not None:
-            reasons.append(
-                Text(
-                    en=f"It ignores rope scaling ({scaling}), so answers go wrong.",
-                    zh=f"会忽略 rope 缩放（{scaling}），输出有误。",
-                )
-            )
-        if model.facts.get("rope_theta", 10000.0) != 10000.0:
-            reasons.append(
-                Text(
-                    en=f"It knows rope_theta 10,000 only; the model has {model.facts['rope_theta']:,.0f}.",
-                    zh=f"只支持 rope_theta 10,000，该模型为 {model.facts['rope_theta']:,.0f}。",
-                )
-            )
-        if model.facts.get("attention_bias"):
-            reasons.append(
-                Text(en="It ignores biases in attention, so answers go wrong.", zh="会忽略注意力偏置，输出有误。")
-            )
-    if rule.head_sizes and model.head_size not in rule.head_sizes and model.model_type in ("llama", "gptj"):
-        reasons.append(
-            Text(en=f"It has no kernel for head size {model.head_size}.", zh=f"没有头维度 {model.head_size} 的内核。")
-        )
     if model.model_type == "gptj" and (model.layers, model.hidden_size) != (28, 4096):
         reasons.append(
             Text(en="Its GPT-J converter is written for the 6B model alone.", zh="其 GPT-J 转换器只支持 6B 模型。")
         )
-    widths = (
-        {"d_ff": model.facts.get("d_ff", model.intermediate_size)}
-        if model.encoder_decoder
-        else {"intermediate_size": model.intermediate_size}
-    )
-    for field, width in widths.items():
-        if isinstance(width, int) and width % ranks:
-            reasons.append(
-                Text(
-                    en=f"{field} {width} cannot be split over {ranks} GPUs; its converter would leave files out.",
-                    zh=f"{field} {width} 无法平分到 {ranks} 块 GPU，转换器会漏写文件。",
-                )
+    width = model.facts.get("d_ff", model.intermediate_size) if model.encoder_decoder else None
+    if isinstance(width, int) and width % ranks:
+        reasons.append(
+            Text(
+                en=f"d_ff {width} cannot be split over {ranks} GPUs; its converter would leave files out.",
+                zh=f"d_ff {width} 无法平分到 {ranks} 块 GPU，转换器会漏写文件。",
             )
+        )
     return reasons
 
 

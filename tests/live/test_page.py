@@ -66,6 +66,8 @@ def test_from_the_first_page_to_an_answer(browser, panel: str, live_control: Con
     expect(page.locator("#sw-launch h1")).to_contain_text("is running", timeout=180_000)
     assert [run.id for run in live_control.open_runs() if run.name == "from-page"] == [run_id]
     expect(page.locator(".answer")).to_contain_text("Slipway")
+    figures = page.locator("[data-memory] dd").all_inner_texts()  # forecast, measured, how far they are apart
+    assert all(re.match(r"\d[\d.]* [MG]iB", figure) for figure in figures[:2]) and figures[2].endswith("%"), figures
     page.click('[data-log-step="serve"]')
     expect(page.locator("[data-log-rows]")).to_contain_text("Started", timeout=10_000)
 

@@ -12,7 +12,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from sqlalchemy.exc import OperationalError
 
+from backends.runs import State
 from backends.spec import Piece
+from backends.watched import WatchedServer
 from tests.live.browser import Visitor, panel_of
 from tests.live.test_browser import EVIL
 from tests.ui.conftest import StillControl, control  # noqa: F401  the fixture
@@ -118,7 +120,13 @@ def test_two_servers_answer_one_question_side_by_side(browser, panel: str, contr
     assert not visitor.faults
 
 
-def test_a_store_that_is_locked_takes_nothing_from_the_page(browser, panel, store, monkeypatch) -> None:
+def test_a_store_that_is_locked_and_servers_that_are_gone_take_nothing_from_the_page(
+    browser,
+    panel,
+    store,
+    monkeypatch,
+    control,  # noqa: F811
+) -> None:
     def locked(*_: object) -> None:
         raise OperationalError("", {}, sqlite3.OperationalError("database is locked"))
 
@@ -132,6 +140,16 @@ def test_a_store_that_is_locked_takes_nothing_from_the_page(browser, panel, stor
     expect(page.locator("[data-chat-form] textarea")).to_have_value("My long question")
     page.keyboard.press("Enter")
     expect(page.locator(".words")).to_have_text("Hull, keel and bow.")
+    control.add_watched(WatchedServer(name="silent", http_port=1, model="x"))
+    page.select_option("[data-chat-server]", label="silent")
+    expect(page.locator("[data-chat-about]")).to_contain_text("The server does not answer.")
+    control.remove_watched(control.watched()[0].id)
+    control.moved(control.serving()[0], State.STOPPED)
+    expect(page.locator("[data-chat-send]")).to_be_disabled()
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    expect(page.locator(".words")).to_have_text("Hull, keel and bow.")
+    expect(page.locator("[data-chat-form] textarea")).to_have_attribute("placeholder", "Launch a model to go on")
 
 
 def test_a_whole_chat_by_keyboard_alone_with_answers_read_out(browser, panel: str, control) -> None:  # noqa: F811

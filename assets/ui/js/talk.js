@@ -15,6 +15,12 @@ export class Talk {
     this.log.tabIndex = 0;
     this.log.setAttribute("role", "log");
     this.log.setAttribute("aria-live", "off"); // an answer is read out when it is whole, not at each of its updates
+    this.whom = element("span", "st running");
+    this.stopper = element("button", "btn stop sm");
+    this.stopper.type = "button";
+    this.stopper.append(icon("stop"), element("span", "", w("stop")));
+    this.stopper.addEventListener("click", () => this.stop());
+    this.head.append(this.whom, this.stopper);
     this.box.append(this.head, this.log);
     this.clear();
   }
@@ -63,12 +69,8 @@ export class Talk {
     const name = this.hooks.name();
     this.box.setAttribute("aria-label", name);
     this.log.setAttribute("aria-label", name);
-    const stop = element("button", "btn stop sm");
-    stop.type = "button";
-    stop.append(icon("stop"), element("span", "", w("stop")));
-    stop.addEventListener("click", () => this.stop());
-    stop.hidden = !this.running;
-    this.head.replaceChildren(element("span", "st running", name), stop);
+    this.whom.textContent = name;
+    this.stopper.hidden = !this.running;
   }
 
   question(turn, index) {
@@ -163,8 +165,7 @@ export class Talk {
       event.stopPropagation();
       const words = area.value.trim();
       if (!words || words === turn.content) return leave();
-      this.thread = this.thread.slice(0, this.thread.indexOf(turn));
-      this.ask({ text: words, instead_of: turn.id });
+      this.ask({ text: words, instead_of: turn.id }, this.thread.slice(0, this.thread.indexOf(turn)));
     });
     row.replaceChildren(form);
     area.focus();
@@ -179,16 +180,15 @@ export class Talk {
     if (this.running) return;
     const question = this.thread[index - 1];
     if (!question?.id) return;
-    this.thread = this.thread.slice(0, index);
-    this.ask({ again: question.id });
+    this.ask({ again: question.id }, this.thread.slice(0, index));
   }
 
   stop() { this.running?.abort(); }
 
-  // Asks, and returns what the panel said when the question was kept; the answer then comes by itself.
-  ask(asked) {
+  // Asks behind `base`, and returns what the panel said when the question was kept; the answer then comes by itself.
+  ask(asked, base = this.thread) {
     const before = this.thread;
-    if (asked.text) this.thread = [...before, { role: "user", content: asked.text }];
+    this.thread = asked.text ? [...base, { role: "user", content: asked.text }] : base;
     const turn = { role: "assistant", content: "", figures: null };
     this.thread = [...this.thread, turn];
     const mine = new AbortController();

@@ -243,7 +243,7 @@ export function choose(run) {
   if (ready) { place(); summary(); about(); }
 }
 
-on("panel", (told) => { panel = told; serve(told); });
+on("panel", (told) => { panel = told; queueMicrotask(() => serve(told)); }); // behind main.js, which fills the lists
 
 function serve(told) {
   const any = told.serving.length > 0 || many > 0;

@@ -24,7 +24,7 @@ from scripts.bench.engine_client import Tally
 from scripts.bench.engine_client import chat as raw_chat
 
 TOKENS = 2000
-ROUNDS = 7
+ROUNDS = 5
 QUESTION = [{"role": "user", "content": "Tell me everything."}]
 DRAWN = {"temperature": 5.0, "max_tokens": TOKENS}  # so hot that the model seldom ends by itself
 

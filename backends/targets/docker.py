@@ -104,10 +104,10 @@ class DockerTarget:
             else:
                 yield from self._local.carry_out(step, work)
         except OutOfSpace as full:
-            raise self._no_space(step, full) from full
+            raise self._no_space(step, told=full) from full
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                raise self._no_space(step) from error
+                raise self._no_space(step, str(self._home)) from error
             what = f"{error.strerror or error} ({error.filename or step.id})"
             raise StepFailed(Text(en=f"The system refused: {what}.", zh=f"系统拒绝：{what}。")) from error
 
@@ -381,14 +381,20 @@ class DockerTarget:
     def _check_folder(self, step: BuildImage) -> None:
         containers.allowed(step.folder, self._owner.roots)
 
-    def _free_mib(self) -> int | None:
+    def _disks(self, step: Step) -> tuple[str, ...]:
+        """Folders on the disks that a step fills, that of its result first: images are the engine's, what a container
+        makes is in the data folder. Empty where the engine is elsewhere."""
         root = self.engine.root()
-        return None if root is None else shutil.disk_usage(root).free // 2**20
+        if root is None:
+            return ()
+        return (str(self._home), root) if isinstance(step, Task | Service) else (root,)
 
-    def _check_space(self, step: Step) -> None:
-        free, need = self._free_mib(), step.forecast.disk_mib or 0
-        if free is not None and free < max(need, self._low_mib):
-            raise self._no_space(step)
+    def _check_space(self, step: Step, need_mib: int | None = None) -> None:
+        need = (step.forecast.disk_mib or 0) if need_mib is None else need_mib
+        for folder in self._disks(step):
+            if shutil.disk_usage(folder).free // 2**20 < max(need, self._low_mib):
+                raise self._no_space(step, folder)
+            need = 0
 
     def _watch_space(self, step: Step) -> images.Watch:
         looked = time.monotonic()
@@ -397,15 +403,14 @@ class DockerTarget:
             nonlocal looked
             if time.monotonic() - looked > _LOOK_SPACE_S:
                 looked = time.monotonic()
-                free = self._free_mib()
-                if free is not None and free < self._low_mib:
-                    raise self._no_space(step)
+                self._check_space(step, 0)
 
         return watch
 
-    def _no_space(self, step: Step, told: OutOfSpace | None = None) -> OutOfSpace:
-        """What is full, and what to free: what Slipway itself left there comes first."""
-        root = self.engine.root() or str(self._home)
+    def _no_space(self, step: Step, folder: str | None = None, told: OutOfSpace | None = None) -> OutOfSpace:
+        """What is full, and what to free: at the engine's, what Slipway itself left there comes first."""
+        if folder == str(self._home):
+            return waiting.no_space(step, folder, waiting.FREE_HOME)
         freeable = 0
         with contextlib.suppress(SlipwayError):
             freeable = sum(one.bytes for one in self.reclaimable())
@@ -417,7 +422,7 @@ class DockerTarget:
             en="`docker system df` shows what else lies there. Then retry: what was done is kept.",
             zh="`docker system df` 可查看其他占用。之后重试，已完成的部分会保留。",
         )
-        full = waiting.no_space(step, root, own + more if freeable else more)
+        full = waiting.no_space(step, folder or self.engine.root() or str(self._home), own + more if freeable else more)
         if told is not None:
             full.last_lines = told.last_lines
         return full

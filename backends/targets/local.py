@@ -181,11 +181,7 @@ class LocalTarget:
             raise self._no_space(step)
 
     def _no_space(self, step: Step) -> OutOfSpace:
-        hint = Text(
-            en="Free some space there, or set SLIPWAY_HOME to a larger disk, then retry. What was done is kept.",
-            zh="请在该处腾出空间，或把 SLIPWAY_HOME 设到更大的磁盘后重试。已完成的部分会保留。",
-        )
-        return waiting.no_space(step, str(self._home), hint)
+        return waiting.no_space(step, str(self._home), waiting.FREE_HOME)
 
     # --- commands -------------------------------------------------------------------------------------------------
 

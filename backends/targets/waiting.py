@@ -25,6 +25,10 @@ from backends.text import Text, same
 T = TypeVar("T")
 LOOK_S = 0.1  # how often a waiting step looks whether something happened
 LAST_LINES = 30
+FREE_HOME = Text(
+    en="Free some space there, or set SLIPWAY_HOME to a larger disk, then retry. What was done is kept.",
+    zh="请在该处腾出空间，或把 SLIPWAY_HOME 设到更大的磁盘后重试。已完成的部分会保留。",
+)
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know our loopback
 
 

@@ -20,6 +20,7 @@ from backends.ssh import Tunnel
 from backends.steps import (
     BuildImage,
     Forecast,
+    PullImage,
 )
 from backends.targets import docker as docker_target
 from backends.targets.waiting import healthy
@@ -161,10 +162,23 @@ def test_a_full_disk_ends_the_build_and_says_what_to_free(own: OwnEngine, home: 
 
 def test_a_step_that_needs_more_disk_than_docker_has_does_not_begin(own: OwnEngine, home: Path) -> None:
     target = a_target(home, {"DOCKER_HOST": own.host}, low_mib=0)
-    step = task(own.image, "echo ran", forecast=Forecast(disk_mib=10_000), container={"network": "host"})
-    with pytest.raises(OutOfSpace, match=r"needs about 10,000 MiB"):
+    step = PullImage(id="t", title=same("t"), image="slipway.test/large:1", forecast=Forecast(disk_mib=10_000))
+    with pytest.raises(OutOfSpace, match=r"needs about 10,000 MiB") as failed:
         do(target, home, step)
+    assert str(own.folder) in failed.value.message.en
     assert log(home) == ""
+
+
+def test_a_container_that_makes_more_than_the_data_folders_disk_holds_does_not_begin(own, home: Path) -> None:
+    target = a_target(home, {"DOCKER_HOST": own.host}, low_mib=0)
+    free_mib = shutil.disk_usage(home).free // 2**20
+    step = task(own.image, "echo ran", forecast=Forecast(disk_mib=free_mib + 10_000), container={"network": "host"})
+    with pytest.raises(OutOfSpace) as failed:
+        do(target, home, step)
+    assert failed.value.message.en.startswith(f"{home} has")
+    assert "SLIPWAY_HOME" in failed.value.hint.en
+    do(target, home, step.model_copy(update={"forecast": Forecast(disk_mib=200)}))  # more than Docker's own disk has
+    assert log(home) == "ran\n"
 
 
 def test_a_disk_that_runs_full_ends_the_task_before_docker_fails(own: OwnEngine, home: Path) -> None:

@@ -104,6 +104,8 @@ class DockerTarget:
             else:
                 yield from self._local.carry_out(step, work)
         except OutOfSpace as full:
+            if not full.last_lines:  # our own look
+                raise
             raise self._no_space(step, told=full) from full
         except OSError as error:
             if error.errno == errno.ENOSPC:

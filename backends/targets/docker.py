@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from backends import doctor, looked_into
-from backends.errors import OutOfSpace, SlipwayError, StepFailed, Unreachable
+from backends.errors import OutOfSpace, SlipwayError, StepFailed, Stopped, Unreachable
 from backends.events import Event, Kind
 from backends.spec import Endpoint
 from backends.ssh import Tunnel
@@ -252,13 +252,17 @@ class DockerTarget:
         self._services[work.run] = container
         self._bring_here(work.run, work.endpoint)
         self._follow(container, work.log)
-        yield from waiting.await_health(
-            step,
-            work,
-            status=lambda: self._living(work, container),
-            effort=lambda: self._effort(container),
-            fail=lambda _: self._failed(step, containers.look(self.engine, container), work.log),
-        )
+        try:
+            yield from waiting.await_health(
+                step,
+                work,
+                status=lambda: self._living(work, container),
+                effort=lambda: self._effort(container),
+                fail=lambda _: self._failed(step, containers.look(self.engine, container), work.log),
+            )
+        except (Stopped, StepFailed):
+            self._end(container, TASK_PATIENCE_S, work)  # it has served nobody yet: nothing to finish
+            raise
         memory = containers.usage(self.engine, container)[1]
         yield Event(step=step.id, kind=Kind.READY, data={"memory_mib": memory, "container": container[:12]})
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import socket
 import threading
 import time
@@ -29,13 +28,12 @@ from backends.targets.container_logs import Follower
 from backends.targets.containers import Owner, Person, State
 from backends.targets.engine import Engine
 from backends.targets.local import SERVER_PATIENCE_S, TASK_PATIENCE_S, LocalTarget
+from backends.targets.space import LOW_MIB, Space
 from backends.text import Text, same
 
-LOW_MIB = 256  # less than this on the engine's disk ends a step, before the engine itself can no longer work
 AWAY_S = 60.0  # how long the engine may be away (a restart, an upgrade) before a waiting step gives up
 _ENDED_BY_SIGNAL = (137, 143)  # 128 + SIGKILL, 128 + SIGTERM
 _GOING_S = 2.0  # how long an engine that stops takes from ending its containers to its own end
-_LOOK_SPACE_S = 2.0
 _LOOK_EFFORT_S = 5.0
 
 
@@ -58,8 +56,8 @@ class DockerTarget:
         self._environ = dict(environ)
         self._local = local
         self._owner = Owner(home, (home, *roots), person or Person(os.getuid(), os.getgid()))
-        self._low_mib = low_mib
         self.engine = Engine(environ)
+        self._space = Space(self.engine, home, low_mib)
         self._followers: dict[str, Follower] = {}
         self._services: dict[str, str] = {}  # run -> container, so that watching need not search
         self._following = threading.Lock()
@@ -86,30 +84,30 @@ class DockerTarget:
             raise StepFailed(reason)
         try:
             if isinstance(step, PullImage):
-                self._check_space(step)
-                yield from images.pull(self.engine, step, work, self._watch_space(step))
+                self._space.check(step)
+                yield from images.pull(self.engine, step, work, self._space.watch(step))
                 yield from looking.look_into(self.engine, step, work, self._home, self._owner.labels(work.run))
             elif isinstance(step, BuildImage):
                 self._check_folder(step)
-                self._check_space(step)
+                self._space.check(step)
                 labels = self._owner.labels(work.run) | {containers.PRINT: _print(step), containers.SPEC: work.spec}
-                watch = self._watch_space(step)
+                watch = self._space.watch(step)
                 yield from images.build(self.engine, step, work, labels, watch, self._environ)
             elif isinstance(step, Task) and step.container is not None:
-                self._check_space(step)
+                self._space.check(step)
                 yield from self._run(step, work)
             elif isinstance(step, Service) and step.container is not None:
-                self._check_space(step)
+                self._space.check(step)
                 yield from self._serve(step, work)
             else:
                 yield from self._local.carry_out(step, work)
         except OutOfSpace as full:
             if not full.last_lines:  # our own look
                 raise
-            raise self._no_space(step, told=full) from full
+            raise self._space.full(step, told=full) from full
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                raise self._no_space(step, str(self._home)) from error
+                raise self._space.full(step, str(self._home)) from error
             what = f"{error.strerror or error} ({error.filename or step.id})"
             raise StepFailed(Text(en=f"The system refused: {what}.", zh=f"系统拒绝：{what}。")) from error
 
@@ -196,7 +194,7 @@ class DockerTarget:
         passed = {name: value for name in step.pass_env if (value := self._environ.get(name))}
         secrets = tuple(value for name, value in passed.items() if SECRET_NAME.search(name))
         container = yield from self._begin(step, work, passed)
-        movement, watch_space = waiting.Movement(step.stall_s), self._watch_space(step)
+        movement, watch_space = waiting.Movement(step.stall_s), self._space.watch(step)
         watch, looked = waiting.progress(step, work), 0.0
         try:
             while True:
@@ -382,56 +380,8 @@ class DockerTarget:
                 self._finish(container, work.log)
             containers.remove(self.engine, container)
 
-    # --- space ----------------------------------------------------------------------------------------------------
-
     def _check_folder(self, step: BuildImage) -> None:
         containers.allowed(step.folder, self._owner.roots)
-
-    def _disks(self, step: Step) -> tuple[str, ...]:
-        """Folders on the disks that a step fills, that of its result first: images are the engine's, what a container
-        makes is in the data folder. Empty where the engine is elsewhere."""
-        root = self.engine.root()
-        if root is None:
-            return ()
-        return (str(self._home), root) if isinstance(step, Task | Service) else (root,)
-
-    def _check_space(self, step: Step, need_mib: int | None = None) -> None:
-        need = (step.forecast.disk_mib or 0) if need_mib is None else need_mib
-        for folder in self._disks(step):
-            if shutil.disk_usage(folder).free // 2**20 < max(need, self._low_mib):
-                raise self._no_space(step, folder)
-            need = 0
-
-    def _watch_space(self, step: Step) -> images.Watch:
-        looked = time.monotonic()
-
-        def watch() -> None:
-            nonlocal looked
-            if time.monotonic() - looked > _LOOK_SPACE_S:
-                looked = time.monotonic()
-                self._check_space(step, 0)
-
-        return watch
-
-    def _no_space(self, step: Step, folder: str | None = None, told: OutOfSpace | None = None) -> OutOfSpace:
-        """What is full, and what to free: at the engine's, what Slipway itself left there comes first."""
-        if folder == str(self._home):
-            return waiting.no_space(step, folder, waiting.FREE_HOME)
-        freeable = 0
-        with contextlib.suppress(SlipwayError):
-            freeable = sum(one.bytes for one in self.reclaimable())
-        own = Text(
-            en=f"`slipway clean` frees {freeable / 2**30:.1f} GiB of Slipway's own images and containers there.",
-            zh=f"`slipway clean` 可释放 Slipway 自己的镜像与容器 {freeable / 2**30:.1f} GiB。",
-        )
-        more = Text(
-            en="`docker system df` shows what else lies there. Then retry: what was done is kept.",
-            zh="`docker system df` 可查看其他占用。之后重试，已完成的部分会保留。",
-        )
-        full = waiting.no_space(step, folder or self.engine.root() or str(self._home), own + more if freeable else more)
-        if told is not None:
-            full.last_lines = told.last_lines
-        return full
 
 
 _FOUND = Text(en="Found the running container.", zh="找到了正在运行的容器。")

@@ -27,6 +27,7 @@ from backends.text import same
 SAY_S = 0.5  # how often progress is told
 INTERRUPT_S = 5.0  # how long an interrupted build may take to tidy up
 _LONGEST = 8 * 2**20  # characters of one message; what is longer is no message
+_STAGE = re.compile(r"\[(?:(\S+) +)?(\d+)/(\d+)\]")  # of a vertex's name: "[3/7] RUN …", "[build 3/7] RUN …"
 _EXIT = re.compile(r"exit code: (\d+)")
 
 
@@ -61,8 +62,9 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        self._names: dict[str, str] = {}
         self._done: set[str] = set()
+        self._stages: dict[str, int] = {}  # of the Dockerfile: the number of its instructions
+        self._carried_out: set[tuple[str, int]] = set()
         self._current = ""
         self._begun: list[str] = []  # lines of a message that is not whole yet
         self._length = 0
@@ -88,7 +90,7 @@ class Progress:
         pieces: list[str] = []
         for vertex in status.get("vertexes") or ():
             digest, name = str(vertex.get("digest")), str(vertex.get("name") or "")
-            self._names.setdefault(digest, name)
+            self._count(name, bool(vertex.get("completed")))
             if vertex.get("started") and not vertex.get("completed") and name != self._current:
                 self._current = name
                 pieces.append(f"{name}\n")
@@ -103,9 +105,17 @@ class Progress:
                 pieces.append(base64.b64decode(str(log.get("data") or "")).decode("utf-8", "replace"))
         return pieces
 
+    def _count(self, name: str, completed: bool) -> None:
+        found = _STAGE.match(name)
+        if found:
+            stage = found[1] or ""
+            self._stages[stage] = int(found[3])
+            if completed:
+                self._carried_out.add((stage, int(found[2])))
+
     def event(self, step_id: str) -> Event:
-        """How far the build is: vertices done of vertices known."""
-        done, known = len(self._done), max(1, len(self._names))
+        """How far the build is: instructions of the Dockerfile, all of which BuildKit names before it begins."""
+        done, known = len(self._carried_out), max(1, sum(self._stages.values()))
         return Event(
             step=step_id,
             kind=Kind.PROGRESS,

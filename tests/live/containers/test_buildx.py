@@ -48,6 +48,8 @@ def test_buildx_builds_with_stages_log_labels_and_mirrors_and_without_secrets(
     assert f"\nsaid {word} from {index}\n" in log(home)
     assert "[3/3] RUN env\n" in log(home)
     assert '"vertexes"' not in log(home)
+    fractions = [event.fraction for event in told if event.fraction is not None]
+    assert fractions == sorted(fractions)
     assert told[-1].fraction == 1.0
     assert target.has(step)
     built = engine.images.get(step.tag)

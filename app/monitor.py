@@ -25,6 +25,8 @@ GPU_PERIOD_S = 2.0
 WINDOW_S = 10.0  # over which rates and quantiles are taken
 FORGET_S = 60.0
 TRITON_DONE = "nv_inference_request_success"  # of an engine without a count of its own
+TRITON_COUNTS = (TRITON_DONE, "nv_inference_count", "nv_inference_exec_count", "nv_inference_queue_duration_us",
+                 "nv_inference_compute_infer_duration_us")  # fmt: skip
 
 Series = tuple[tuple[float, float | None], ...]  # (seconds since the epoch, value); None is a gap
 
@@ -49,6 +51,9 @@ class ServerSample(Frozen):
     first_token_ms_p50: float | None = None
     first_token_ms_p95: float | None = None
     queue_ms_p50: float | None = None
+    queue_ms: float | None = None  # the same, or the mean where only Triton's own counters tell
+    compute_ms: float | None = None  # mean time in the model; None where an engine answers behind Triton's back
+    batch_size: float | None = None  # requests computed together
     token_gap_ms_p50: float | None = None
     memory_mib: float | None = None
     history: dict[str, Series] = {}
@@ -199,6 +204,8 @@ class Sampler:
             first = _recent(metrics.FIRST_TOKEN_S, earlier[1], seen)
             queue = _recent(metrics.QUEUE_S, earlier[1], seen)
             gap = _recent(metrics.GAP_S, earlier[1], seen)
+        own = metrics.TOKENS in values
+        mean = _means(earlier[1], seen) if earlier is not None and not own else {}
         failures = values.get(metrics.FAILED, values.get("nv_inference_request_failure"))
         sample = ServerSample(
             run=run.id,
@@ -218,6 +225,9 @@ class Sampler:
             first_token_ms_p50=_ms(first, 0.5),
             first_token_ms_p95=_ms(first, 0.95),
             queue_ms_p50=_ms(queue, 0.5),
+            queue_ms=_ms(queue, 0.5) if own else mean.get("queue_ms"),
+            compute_ms=mean.get("compute_ms"),
+            batch_size=values.get(metrics.ACTIVE) if own else mean.get("batch_size"),
             token_gap_ms_p50=_ms(gap, 0.5),
             memory_mib=self._memory_of(run.id) if run.ours else None,
         )
@@ -228,6 +238,9 @@ class Sampler:
             active=sample.active,
             queued=sample.queued,
             first_token_ms_p50=sample.first_token_ms_p50,
+            queue_ms=sample.queue_ms,
+            compute_ms=sample.compute_ms,
+            batch_size=sample.batch_size,
         )
         return sample.model_copy(update={"history": past.history()})
 
@@ -294,6 +307,19 @@ def _rate(name: str, earlier: Look, later: Look, seconds: float) -> float | None
     if name not in earlier.values or name not in later.values:
         return None
     return max(0.0, later.values[name] - earlier.values[name]) / seconds
+
+
+def _means(earlier: Look, later: Look) -> dict[str, float]:
+    """Means of what happened between two looks, from the counters that each Triton keeps of each model. A mean of
+    nothing is left out; so is a zero, since an engine that answers behind Triton's back leaves its counter at zero."""
+    grown = {name: later.values[name] - earlier.values.get(name, 0.0) for name in TRITON_COUNTS if name in later.values}
+    done, runs = grown.get(TRITON_DONE, 0.0), grown.get("nv_inference_exec_count", 0.0)
+    found = {
+        "queue_ms": grown.get("nv_inference_queue_duration_us", 0.0) / done / 1000 if done > 0 else 0.0,
+        "compute_ms": grown.get("nv_inference_compute_infer_duration_us", 0.0) / done / 1000 if done > 0 else 0.0,
+        "batch_size": grown.get("nv_inference_count", 0.0) / runs if runs > 0 else 0.0,
+    }
+    return {name: value for name, value in found.items() if value > 0}
 
 
 def _recent(name: str, earlier: Look, later: Look) -> Histogram | None:

@@ -101,6 +101,37 @@ def test_a_sample_tells_rates_since_the_look_before(served: tuple[dict, Run]) ->
     sampler.stop()
 
 
+TRITON = """nv_inference_request_success{{model="a",version="1"}} {done}
+nv_inference_count{{model="a",version="1"}} {count}
+nv_inference_exec_count{{model="a",version="1"}} {runs}
+nv_inference_queue_duration_us{{model="a",version="1"}} {waited}
+nv_inference_compute_infer_duration_us{{model="a",version="1"}} {computed}
+"""
+
+
+def test_of_another_engine_triton_s_own_counters_tell_queue_compute_and_batch(served: tuple[dict, Run]) -> None:
+    told, run = served
+    sampler = Sampler(lambda: [run], lambda _run: None)
+    told["metrics"] = TRITON.format(done=10, count=10, runs=10, waited=1000, computed=5000)
+    sampler.sample()
+    told["metrics"] = TRITON.format(done=14, count=18, runs=12, waited=9000, computed=85000)
+    (sample,) = sampler.sample().servers
+    assert (sample.queue_ms, sample.compute_ms, sample.batch_size) == (2.0, 20.0, 4.0)
+    assert sample.requests_per_s is not None and sample.requests_per_s > 0
+    assert sample.tokens is None
+    sampler.stop()
+
+
+def test_a_counter_that_an_engine_leaves_at_zero_is_not_told_as_zero(served: tuple[dict, Run]) -> None:
+    told, run = served
+    sampler = Sampler(lambda: [run], lambda _run: None)
+    for done in (10, 14):
+        told["metrics"] = TRITON.format(done=done, count=done, runs=done, waited=0, computed=0)
+        (sample,) = sampler.sample().servers
+    assert (sample.queue_ms, sample.compute_ms, sample.batch_size) == (None, None, 1.0)
+    sampler.stop()
+
+
 def test_a_server_that_does_not_answer_is_not_ready_and_its_line_has_a_gap(served: tuple[dict, Run]) -> None:
     _, run = served
     dead = run.model_copy(update={"endpoint": run.endpoint.model_copy(update={"http_port": 1, "metrics_port": 1})})

@@ -18,6 +18,7 @@ DEFAULTS: Draft = {
     "gpus": [], "limits.concurrent": "", "limits.context": "", "limits.new_tokens": "", "limits.queue": "",
     "limits.queue_timeout_s": "", "template": "auto", "trust_remote_code": False, "allow_pickle": False,
     "choice": "", "ports.http": "", "ports.grpc": "", "ports.metrics": "", "bind": "127.0.0.1",
+    "restart": False,
     **dict.fromkeys(options.names(), ""),
 }  # fmt: skip
 _NUMBERS = ("limits.", "ports.")
@@ -73,6 +74,7 @@ def spec_of(draft: Draft, chosen: Mapping[str, Any] | None = None) -> Spec:
         "trust_remote_code": draft["trust_remote_code"],
         "allow_pickle": draft["allow_pickle"],
         "bind": draft["bind"],
+        "restart": "on-failure" if draft["restart"] else "no",
         "limits": {},
         "ports": {},
         **options.told(draft),
@@ -102,6 +104,7 @@ def draft_of(spec: Spec, choice: str = "") -> Draft:
         "trust_remote_code": spec.trust_remote_code,
         "allow_pickle": spec.allow_pickle,
         "bind": spec.bind,
+        "restart": spec.restart == "on-failure",
         "choice": choice,
         "device": "auto" if spec.gpus is None else "gpus" if spec.gpus else "cpu",
         "gpus": [str(index) for index in spec.gpus or ()],

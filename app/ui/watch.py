@@ -19,6 +19,8 @@ from backends.watched import Watched as Address
 
 Point = tuple[float, float | None]
 SILENT = Text(en="Not answering", zh="没有响应")
+OWN_ONLY = ("tokens_per_s", "first_token_ms_p50")  # what only an engine with figures of its own tells
+TRITON_ONLY = ("compute_ms",)  # the embedded engine answers behind Triton's back: its counter stays at zero
 UNTOLD = Text(en="not told", zh="不提供")
 _NO_OTHER = Text(en="nothing", zh="不对比")
 
@@ -142,7 +144,7 @@ def figures(sample: ServerSample, language: Language) -> list[tuple[str, str, st
         (Text(en="Speed", zh="速度"), _number(sample.tokens_per_s), never or "tok/s"),
         (same("TTFT p50"), *_time(sample.first_token_ms_p50, never)),
         (Text(en="Requests", zh="请求"), units.grouped(sample.requests), ""),
-        (Text(en="Queue p50", zh="排队 p50"), *_time(sample.queue_ms_p50, never)),
+        (Text(en="Queue", zh="排队"), *_time(sample.queue_ms, "")),
         (Text(en="Per token p50", zh="每 token p50"), *_time(sample.token_gap_ms_p50, never)),
         (Text(en="Failures", zh="失败"), units.grouped(sample.failures), ""),
     ]
@@ -163,6 +165,9 @@ def message(watched: Watched, language: Language, whole: bool) -> dict[str, Any]
             _series(key, name, past.get("memory_used_mib", ()), whole, 1 / 1024) for key, name, past in gpus]},
         "speed": {"unit": "tok/s", "series": [_of_server(one, "tokens_per_s", whole) for one in servers]},
         "requests": {"unit": "/s", "series": [_of_server(one, "requests_per_s", whole) for one in servers]},
+        "queue": {"unit": "ms", "series": [_of_server(one, "queue_ms", whole) for one in servers]},
+        "compute": {"unit": "ms", "series": [_of_server(one, "compute_ms", whole) for one in servers]},
+        "batch": {"unit": "", "series": [_of_server(one, "batch_size", whole) for one in servers]},
         "first": {"unit": "ms", "series": [_of_server(one, "first_token_ms_p50", whole) for one in servers]},
         "host": {"unit": "%", "top": 100, "series": [
             _series("cpu", "CPU", now.host.history.get("cpu_percent", ()), whole),
@@ -180,7 +185,7 @@ def message(watched: Watched, language: Language, whole: bool) -> dict[str, Any]
 
 def _of_server(one: ServerSample, name: str, whole: bool) -> dict[str, Any]:
     told = _series(one.run, one.name, one.history.get(name, ()), whole)
-    return told | {"untold": one.ready and one.tokens is None and name != "requests_per_s"}
+    return told | {"untold": one.ready and name in (OWN_ONLY if one.tokens is None else TRITON_ONLY)}
 
 
 def _series(key: str, name: str, points: Series, whole: bool, scale: float = 1.0) -> dict[str, Any]:

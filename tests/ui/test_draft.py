@@ -27,6 +27,7 @@ SPECS = st.builds(
     ports=st.builds(Ports, http=st.none() | st.integers(1, 65535)),
     trust_remote_code=st.booleans(),
     template=st.sampled_from(["auto", "raw"]),
+    restart=st.sampled_from(["no", "on-failure"]),
     fastertransformer=st.none()
     | st.builds(
         FasterTransformerOptions,

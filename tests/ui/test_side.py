@@ -152,3 +152,8 @@ def test_a_watched_server_has_its_card_and_its_lines(control: StillControl, lang
     assert plots["requests"]["series"][0]["points"] == [(1.0, 2.0), (2.0, 3.0)]
     assert not plots["requests"]["series"][0]["untold"]
     assert plots["speed"]["series"][0]["untold"]
+    assert not plots["compute"]["series"][0]["untold"]
+    own = sample.model_copy(update={"tokens": 1.0})
+    plots = watch.message(watch.Watched(Monitor(servers=(own,)), ()), language, whole=True)["plots"]
+    assert plots["compute"]["series"][0]["untold"]
+    assert not plots["speed"]["series"][0]["untold"]

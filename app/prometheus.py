@@ -24,6 +24,8 @@ _GAUGES = (
     ("queued", "queued_requests", "Requests that wait", 1.0),
     ("tokens_per_s", "tokens_per_second", "Tokens generated in a second, over the last ten", 1.0),
     ("queue_ms_p50", "queue_seconds_p50", "Seconds that half of the recent requests waited less than", 0.001),
+    ("compute_ms", "compute_seconds", "Seconds in the model, mean of the recent requests", 0.001),
+    ("batch_size", "batch_size", "Requests computed together", 1.0),
     ("token_gap_ms_p50", "token_gap_seconds_p50", "Seconds between two tokens, median of the recent", 0.001),
     ("memory_mib", "memory_bytes", "Memory of the server's processes", float(MIB)),
 )

@@ -89,7 +89,8 @@ def families(sample: Monitor) -> dict[str, list[tuple[dict[str, str], float]]]:
 
 def test_a_scraper_reads_the_sample_in_base_units() -> None:
     host = HostSample(cpu_percent=50.0, ram_used_mib=1.0, ram_total_mib=2.0)
-    sample = monitor(requests=3.0, tokens=9.0, memory_mib=2.0, first_token_ms_p50=40.0, queue_ms_p50=8.0, queued=40.0)
+    figures = {"requests": 3.0, "tokens": 9.0, "memory_mib": 2.0, "queued": 40.0, "compute_ms": 20.0, "batch_size": 4.0}
+    sample = monitor(**figures, first_token_ms_p50=40.0, queue_ms_p50=8.0)
     told = families(sample.model_copy(update={"host": host, "gpus": (GpuSample(gpu=GPU),)}))
     labels = {"run": "demo-1", "name": "demo", "engine": "transformers", "model": "demo", "origin": "slipway"}
     assert told["slipway_server_ready"] == [(labels, 1)]
@@ -97,6 +98,8 @@ def test_a_scraper_reads_the_sample_in_base_units() -> None:
     assert told["slipway_server_memory_bytes"] == [(labels, 2 * 2**20)]
     assert told["slipway_server_first_token_seconds"] == [({**labels, "quantile": "0.5"}, pytest.approx(0.04))]
     assert told["slipway_server_queue_seconds_p50"][0][1] == pytest.approx(0.008)
+    assert told["slipway_server_compute_seconds"][0][1] == pytest.approx(0.02)
+    assert told["slipway_server_batch_size"] == [(labels, 4)]
     assert told["slipway_host_cpu_ratio"] == [({}, 0.5)]
     assert told["slipway_gpu_memory_free_bytes"][0] == ({"gpu": "1", "name": "NVIDIA L4", "uuid": "GPU-1"}, 500 * 2**20)
     assert told["slipway_alert"] == [({"kind": "queue", "subject": "demo-1"}, 1)]

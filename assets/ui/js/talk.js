@@ -40,8 +40,6 @@ export class Talk {
     this.draw();
   }
 
-  get last() { return this.thread.at(-1); }
-
   // --- what is shown -----------------------------------------------------------------------------------------------
 
   draw() {

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import docker
+import httpx
 import pytest
 
 from app.control import Control
@@ -57,6 +58,16 @@ def test_a_stop_text_ends_an_answer_and_is_not_in_it(control: Control, llama: Ru
 def test_an_answer_ends_at_its_limit(control: Control, llama: Run) -> None:
     last = ask(control, llama, prompt("I am a ship on the slipway", max_tokens=2))[-1]
     assert (last.finish, last.completion_tokens) == ("length", 2)
+
+
+def test_a_llama_answers_at_the_generate_endpoint_too(llama: Run) -> None:
+    assert llama.endpoint is not None
+    address = f"http://127.0.0.1:{llama.endpoint.http_port}/v2/models/ensemble/generate_stream"
+    question = {"text_input": "I am a ship on the slipway", "max_tokens": 60, "bad_words": "", "stop_words": ""}
+    answer = httpx.post(address, json=question | {"end_id": 2, "pad_id": 2, "stream": True}, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    told = [json.loads(line.removeprefix("data:")) for line in answer.text.splitlines() if line.startswith("data:")]
+    assert "ship on the slipway" in "".join(str(one.get("text_output", "")) for one in told)
 
 
 def test_the_wheel_was_compiled_in_a_layer_and_the_build_printed_true_lines(control: Control, llama: Run) -> None:

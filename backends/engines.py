@@ -155,7 +155,7 @@ def _way(
 
     def obstacles_of(spec: Spec) -> tuple[Text, ...]:
         refused = () if driven is None else driven.why_not(spec, hardware, model)
-        found = () if local else against(name, rule, spec, hardware, model, image)
+        found = () if local else against(rule, spec, hardware, model, image)
         return tuple(dict.fromkeys((*refused, *found)))
 
     obstacles = obstacles_of(chosen) + (() if rule.elastic else too_large(memory))

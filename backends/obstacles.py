@@ -56,16 +56,13 @@ class Recommended(Frozen):
     why_not: tuple[Text, ...] = ()
 
 
-def against(
-    name: str, rule: Rules, spec: Spec, hardware: Hardware, model: Model, image: Recommended | None
-) -> list[Text]:
+def against(rule: Rules, spec: Spec, hardware: Hardware, model: Model, image: Recommended | None) -> list[Text]:
     """Every reason why upstream's engine cannot serve this model on this machine."""
     return [
         *_machine(rule, hardware),
         *_gpu(rule, spec, hardware, model),
         *_architecture(rule, model, image),
         *_weights(rule, spec, hardware, model),
-        *(_fastertransformer(spec, hardware, model) if name == "fastertransformer" else ()),
         *_split(spec, hardware, model),
         *(_no_image(image) if image is not None and image.tag is None and hardware.gpus else ()),
     ]
@@ -198,25 +195,6 @@ def _weights(rule: Rules, spec: Spec, hardware: Hardware, model: Model) -> list[
                 )
             )
     reasons += consent.missing(spec, model)
-    return reasons
-
-
-def _fastertransformer(spec: Spec, hardware: Hardware, model: Model) -> list[Text]:
-    """What its converters get wrong without an error, beside what its recipe refuses."""
-    reasons: list[Text] = []
-    ranks = max(1, len(chosen_gpus(spec, hardware)))
-    if model.model_type == "gptj" and (model.layers, model.hidden_size) != (28, 4096):
-        reasons.append(
-            Text(en="Its GPT-J converter is written for the 6B model alone.", zh="其 GPT-J 转换器只支持 6B 模型。")
-        )
-    width = model.facts.get("d_ff", model.intermediate_size) if model.encoder_decoder else None
-    if isinstance(width, int) and width % ranks:
-        reasons.append(
-            Text(
-                en=f"d_ff {width} cannot be split over {ranks} GPUs; its converter would leave files out.",
-                zh=f"d_ff {width} 无法平分到 {ranks} 块 GPU，转换器会漏写文件。",
-            )
-        )
     return reasons
 
 

@@ -99,10 +99,11 @@ def test_fastertransformers_int8_does_not_run_on_hopper() -> None:
 
 
 def test_a_t5_whose_d_ff_the_gpus_cannot_share_is_stopped() -> None:
-    odd = model("t5-3b")
-    odd = odd.model_copy(update={"facts": {**odd.facts, "d_ff": 16382}})
+    odd = model("t5-3b").model_copy(update={"intermediate_size": 16382})
     wanted = spec(context=512, gpus=(0, 1, 2, 3))
-    assert says(found(odd, machine(gpus=4), wanted)["fastertransformer"], "d_ff 16382 cannot be split over 4 GPUs")
+    assert says(
+        found(odd, machine(gpus=4), wanted)["fastertransformer"], "16,382 (width of the feed-forward) cannot be split"
+    )
     assert found(model("t5-3b"), machine(gpus=4), wanted)["fastertransformer"].possible
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from backends import consent
 from backends.memory import Estimate, chosen_gpus
-from backends.recipe_words import without_gpus
+from backends.recipe_words import no_gpu, without_gpus
 from backends.spec import EngineName, Frozen, Hardware, Model, Spec
 from backends.text import Text
 
@@ -75,7 +75,7 @@ def _no_image(image: Recommended) -> tuple[Text, ...]:
 def _machine(rule: Rules, hardware: Hardware) -> list[Text]:
     reasons: list[Text] = []
     if not hardware.gpus:
-        reasons.append(Text(en="It needs an NVIDIA GPU; there is none here.", zh="需要 NVIDIA GPU，本机没有。"))
+        reasons += no_gpu(hardware)
     docker = hardware.docker
     if rule.docker and docker is not None and not docker.reachable:
         reasons.append(

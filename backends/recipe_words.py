@@ -25,6 +25,16 @@ def against_containers(spec: Spec, hardware: Hardware, engine: Text) -> tuple[Te
     return (*reasons, *without_gpus(docker))
 
 
+def no_gpu(hardware: Hardware) -> tuple[Text, ...]:
+    """That there is no GPU for an engine that needs one, and what hides them, where that is known."""
+    hidden = None if hardware.gpus else hardware.unknown.get("gpus")
+    needed = Text(
+        en="It needs an NVIDIA GPU, and there is none here or none was chosen.",
+        zh="需要 NVIDIA GPU，而本机没有或未选择。",
+    )
+    return (needed,) if hidden is None else (needed, hidden)
+
+
 def without_gpus(docker: Docker | None) -> tuple[Text, ...]:
     """The reason where Docker answers and shows its containers no GPU."""
     if docker is None or not docker.reachable or docker.nvidia_runtime is not False or docker.cdi is True:

@@ -20,6 +20,7 @@ from backends.fastertransformer.deployment import (
 )
 from backends.fastertransformer.sources import Family, Profile, profiles
 from backends.inside import corrected
+from backends.recipe_words import no_gpu
 from backends.spec import Hardware, Model, Spec
 from backends.text import Text
 from backends.verdicts import Host, Verdict, judge
@@ -239,7 +240,9 @@ def _split(spec: Spec, hardware: Hardware, model: Model, family: Family, split: 
             zh=f"{model.layers} 层无法平分为 {split.pipeline} 段流水线。",
         )
     one, have = split.tensor * split.pipeline, len(split.gpus)
-    if spec.gpus is None and have < one:
+    if not hardware.gpus or spec.gpus == ():
+        yield from no_gpu(hardware)
+    elif spec.gpus is None and have < one:
         yield Text(
             en=f"{one} GPUs are needed ({split.tensor} × {split.pipeline}); this machine has {len(hardware.gpus)}.",
             zh=f"需要 {one} 块 GPU（{split.tensor} × {split.pipeline}），本机有 {len(hardware.gpus)} 块。",

@@ -11,6 +11,7 @@ from backends import gpus as gpu_names
 from backends import limits
 from backends.errors import BadInput
 from backends.images import recommend
+from backends.recipe_words import no_gpu
 from backends.releases import load as load_releases
 from backends.spec import Frozen, Hardware, Model, Spec, TensorRtLlmOptions
 from backends.tensorrt_llm import versions
@@ -107,7 +108,7 @@ def choose(spec: Spec, hardware: Hardware, model: Model) -> tuple[Choice | None,
 def _cards(spec: Spec, hardware: Hardware, reasons: list[Text]) -> tuple[gpu_names.Card, ...]:
     wanted = options(spec)
     if not hardware.gpus or spec.gpus == ():
-        reasons.append(Text(en="TensorRT-LLM needs an NVIDIA GPU.", zh="TensorRT-LLM 需要 NVIDIA GPU。"))
+        reasons += no_gpu(hardware)
         return ()
     chosen = spec.gpus
     if chosen is None:
@@ -243,7 +244,7 @@ def _that_runs(
         return (native or runs)[-1]
     newest = fits[-1]
     one = found[newest.release]
-    if one is not None:
+    if one is not None and hardware.gpus:  # without a GPU that has been said, and no image would change it
         head = Text(en=f"{newest.image_tag} does not run here:", zh=f"{newest.image_tag} 无法在此运行：")
         reasons.extend(head + reason for reason in one.reasons)
     return newest

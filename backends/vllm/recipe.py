@@ -114,7 +114,7 @@ def choose(spec: Spec, hardware: Hardware, model: Model) -> tuple[Choice | None,
 
 def _cards(spec: Spec, hardware: Hardware, wanted: VllmOptions, reasons: list[Text]) -> tuple[gpu_names.Card, ...]:
     if not hardware.gpus or spec.gpus == ():
-        reasons.append(Text(en="This image's vLLM needs an NVIDIA GPU.", zh="该镜像中的 vLLM 需要 NVIDIA GPU。"))
+        reasons += recipe_words.no_gpu(hardware)
         return ()
     count = (wanted.tensor_parallel or 1) * wanted.pipeline_parallel
     there = tuple(gpu.index if gpu.index is not None else place for place, gpu in enumerate(hardware.gpus))
@@ -166,6 +166,8 @@ def _release(spec: Spec, hardware: Hardware, model: Model, wanted: VllmOptions, 
             )
         )
         return None
+    if not hardware.gpus:  # that has been said, and no image would change it
+        return asked
     try:
         advice = recommend(hardware, table, model, gpus=spec.gpus)
     except BadInput as error:

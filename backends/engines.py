@@ -147,7 +147,10 @@ def _way(
         chosen = chosen.model_copy(update={"tensorrt_llm": wanted.model_copy(update={"flow": rule.flow})})
     if not local and chosen.gpus == ():  # the CPU was chosen, which only the embedded engine can use
         chosen = chosen.model_copy(update={"gpus": None})
-    image = images.get(name) or (None if rule.tags else images.get(rule.engine))
+    if local:
+        chosen = chosen.model_copy(update={"image": None})
+    own = chosen.own_image  # what runs in it is its maker's word: the table of releases says nothing against it
+    image = None if own else images.get(name) or (None if rule.tags else images.get(rule.engine))
     if not local and image is not None and image.tag is not None:
         chosen = chosen.model_copy(update={"image": image.tag})
     memory = estimate(chosen, hardware, model)
@@ -177,7 +180,7 @@ def _way(
             *_of_guides(rule, chosen, hardware, model, image),
             *(crowded(memory) if rule.elastic and not obstacles else ()),
         ),
-        image=None if image is None else image.tag,
+        image=own or (None if image is None else image.tag),
         effort=_effort(rule, hardware, model, memory),
         memory=memory,
         spec=chosen,

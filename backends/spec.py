@@ -263,6 +263,7 @@ def _without_login(value: str) -> str:
 
 
 RepositoryText = Annotated[str, Field(pattern=REPOSITORY), AfterValidator(_without_login)]
+IMAGE = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$"
 GIT_REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"
 EngineName = Literal["transformers", "fastertransformer", "tensorrt_llm", "vllm"]
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"]
@@ -294,7 +295,7 @@ class TensorRtLlmOptions(Frozen):
     kv_fraction: float | None = Field(default=None, gt=0.0, lt=1.0)
     kv_tokens: int | None = Field(default=None, ge=1)
     image_from: Literal["auto", "pull", "build"] = "auto"  # build: the backend's own Dockerfile, as guide 002 does
-    prebuilt_image: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$")
+    prebuilt_image: str | None = Field(default=None, pattern=IMAGE)
     engine_folder: PathText | None = None  # an engine that a person already has
     backend_repository: RepositoryText | None = None
     backend_revision: str | None = Field(default=None, pattern=GIT_REVISION)
@@ -334,7 +335,7 @@ class FasterTransformerOptions(Frozen):
     autotune_batch: int = Field(default=1, ge=1, le=1024)
     autotune_beam: int = Field(default=1, ge=1, le=64)
     autotune_input: int = Field(default=32, ge=1, le=8192)  # tokens
-    prebuilt_image: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$")
+    prebuilt_image: str | None = Field(default=None, pattern=IMAGE)
     backend_checkout: PathText | None = None
     library_checkout: PathText | None = None
     converted: PathText | None = None  # the folder that holds config.ini and the .bin files
@@ -364,10 +365,15 @@ class Spec(Frozen):
     bind: Literal["127.0.0.1", "0.0.0.0"] = "127.0.0.1"  # noqa: S104  loopback unless a person asks
     ports: Ports = Ports()
     restart: Literal["no", "on-failure"] = "no"  # whether a server that ended by itself is started again
-    image: str | None = None
+    image: str | None = Field(default=None, pattern=IMAGE)  # or but the tag that was recommended, "24.07-py3"
     fastertransformer: FasterTransformerOptions | None = None
     tensorrt_llm: TensorRtLlmOptions | None = None
     vllm: VllmOptions | None = None
+
+    @property
+    def own_image(self) -> str | None:
+        """The image that a person named; None where it is open, or `image` is but a tag of the table of releases."""
+        return self.image if self.image is not None and any(mark in self.image for mark in "/:") else None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

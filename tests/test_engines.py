@@ -277,6 +277,14 @@ def test_what_is_chosen_is_ready_to_be_started() -> None:
     assert told["transformers"].spec.target == "local"
 
 
+def test_an_image_that_a_person_named_wins_over_the_recommended_one() -> None:
+    own = spec().model_copy(update={"image": "registry.example/mine:24.07-vllm-python-py3"})
+    told = found(model("llama-2-7b"), machine(), own, vllm=Recommended(tag="24.05-vllm-python-py3"))
+    assert told["vllm"].spec.image == told["vllm"].image == own.image and not told["vllm"].reasons
+    assert told["transformers"].spec.image is None
+    assert "24.07 was named" in told["fastertransformer"].reasons[0].en
+
+
 _NAMES = [
     "llama-2-7b",
     "qwen-7b-chat",

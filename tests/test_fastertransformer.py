@@ -144,6 +144,21 @@ def test_what_a_person_has_already_takes_the_place_of_its_step_and_is_checked() 
     assert "/srv/gptj/2-gpu" in [mount.source for mount in plan.service.container.mounts]
 
 
+def test_a_recommended_tag_is_built_on_as_if_no_image_was_named() -> None:
+    plain = GUIDED["000-atom-7b-fp16"]
+    plan = recipe.recipe(plain.spec.model_copy(update={"image": "23.04-py3"}), RTX_3090_X2, ATOM, Sources())
+    assert plan.steps == plain.plan().steps
+
+
+def test_a_prompt_that_a_family_is_not_written_in_is_refused() -> None:
+    assert "not written as chatml" in reasons(
+        GUIDED["000-atom-7b-fp16"].spec.model_copy(update={"template": "chatml"}), ATOM
+    )
+    assert "not written as atom" in reasons(
+        GUIDED["003-gptj-6b-tp2"].spec.model_copy(update={"template": "atom"}), GPT_J
+    )
+
+
 def test_another_base_image_is_told_to_the_build_and_names_another_image() -> None:
     plain = GUIDED["000-atom-7b-fp16"]
     spec = plain.spec.model_copy(update={"image": "mirror.example/tritonserver:22.12-py3"})

@@ -18,7 +18,7 @@ DEFAULTS: Draft = {
     "gpus": [], "limits.concurrent": "", "limits.context": "", "limits.new_tokens": "", "limits.queue": "",
     "limits.queue_timeout_s": "", "template": "auto", "trust_remote_code": False, "allow_pickle": False,
     "choice": "", "ports.http": "", "ports.grpc": "", "ports.metrics": "", "bind": "127.0.0.1",
-    "restart": False,
+    "restart": False, "image": "",
     **dict.fromkeys(options.names(), ""),
 }  # fmt: skip
 _NUMBERS = ("limits.", "ports.")
@@ -77,6 +77,7 @@ def spec_of(draft: Draft, chosen: Mapping[str, Any] | None = None) -> Spec:
         "restart": "on-failure" if draft["restart"] else "no",
         "limits": {},
         "ports": {},
+        "image": draft["image"] or None,
         **options.told(draft),
         **(chosen or {}),
     }
@@ -106,6 +107,7 @@ def draft_of(spec: Spec, choice: str = "") -> Draft:
         "bind": spec.bind,
         "restart": spec.restart == "on-failure",
         "choice": choice,
+        "image": spec.own_image or "",
         "device": "auto" if spec.gpus is None else "gpus" if spec.gpus else "cpu",
         "gpus": [str(index) for index in spec.gpus or ()],
     }
@@ -127,7 +129,9 @@ def mended(draft: Draft) -> tuple[Draft, BadInput | None]:
         try:
             spec_of(draft)
         except BadInput as bad:
-            if bad.field not in draft or not bad.field.startswith(("ports.", *(f"{one}." for one in options.OPTIONS))):
+            if bad.field not in draft or not bad.field.startswith(
+                ("image", "ports.", *(f"{one}." for one in options.OPTIONS))
+            ):
                 raise
             draft, first = draft | {bad.field: ""}, first or bad
             continue

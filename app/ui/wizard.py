@@ -11,6 +11,7 @@ from app.control import DEMO, Control
 from app.ui import fit, launch, units, views
 from app.ui.draft import Draft, draft_of, mended, missing_model, source_of, spec_of, tidy
 from app.ui.views import Option
+from app.ui.words import ORIGINS
 from backends.engines import Way, way_of
 from backends.errors import BadInput, NotFound, SlipwayError
 from backends.memory import HostNeed
@@ -295,6 +296,8 @@ def image_from(way: Way, seen: Collection[str]) -> Text | None:
     """Where what is known of a way's image comes from."""
     if way.image is None or not way.spec.image:
         return None
+    if way.spec.own_image is not None:
+        return ORIGINS["yours"]
     if way.image in seen:
         return Text(en="as read inside it", zh="版本读自镜像内")
     return Text(en="as the table of releases says", zh="版本取自发布表")

@@ -88,8 +88,8 @@ def _base(deployment: Deployment) -> PullImage:
 def _built(deployment: Deployment) -> BuildImage:
     base, cores = base_image(deployment), max(1, deployment.cpu_cores or 8)
     args = {"TRITON_VERSION": deployment.release}
-    if deployment.spec.image is not None:
-        args["BASE_IMAGE"] = deployment.spec.image
+    if deployment.spec.own_image is not None:
+        args["BASE_IMAGE"] = deployment.spec.own_image
     return BuildImage(
         id="image",
         title=Text(en="Build the image with FasterTransformer", zh="构建含 FasterTransformer 的镜像"),

@@ -101,7 +101,7 @@ class Deployment(Frozen):
         """The image that everything runs in."""
         if self.options.prebuilt_image is not None:
             return self.options.prebuilt_image
-        base = "" if self.spec.image is None else "-" + _short(self.spec.image)
+        base = "" if self.spec.own_image is None else "-" + _short(self.spec.own_image)
         return f"slipway/fastertransformer:{self.release}-{self.backend.name.replace('--', '-').lower()}{base}"
 
     @property
@@ -252,7 +252,7 @@ def context_of(deployment: Deployment) -> int:
 
 def base_image(deployment: Deployment) -> str:
     """The Triton image that the backend is built on."""
-    return deployment.spec.image or f"{releases.REPOSITORY}:{deployment.release}-py3"
+    return deployment.spec.own_image or f"{releases.REPOSITORY}:{deployment.release}-py3"
 
 
 def _no_family(model: Model) -> Text:

@@ -40,6 +40,7 @@ def why_not(spec: Spec, hardware: Hardware, model: Model) -> tuple[Text, ...]:
         return tuple(reasons)
     profile, split = profile_of(spec, family), split_of(spec, hardware)
     reasons += _profile(spec, family, profile)
+    reasons += _template(spec, family)
     reasons += _weights(spec, model, family)
     reasons += _SHAPES[family](model, profile)
     reasons += _split(spec, hardware, model, family, split)
@@ -89,6 +90,15 @@ def _profile(spec: Spec, family: Family, profile: Profile) -> Iterator[Text]:
         yield Text(
             en=f"{family} on this branch runs in {known}; {spec.precision} was asked for.",
             zh=f"该分支的 {family} 支持 {known}，要求的是 {spec.precision}。",
+        )
+
+
+def _template(spec: Spec, family: Family) -> Iterator[Text]:
+    written = ("auto", "raw") if family == "gptj" else ("auto", "raw", "llama2", "atom")
+    if spec.template not in written:
+        yield Text(
+            en=f"Prompts of {family} models are not written as {spec.template} here. Choose {', '.join(written)}.",
+            zh=f"此处的 {family} 模型不使用 {spec.template} 提示格式，可选 {'、'.join(written)}。",
         )
 
 

@@ -444,6 +444,6 @@ def _image(spec: Spec, wanted: TensorRtLlmOptions, release: Release, family: Fam
         wanted.image_from == "build" or (wanted.image_from == "auto" and by_guide and wanted.release is None)
     ):
         return built.tag, "build"
-    if spec.image is not None and "/" in spec.image:
-        return spec.image, "pull"
+    if spec.own_image is not None:
+        return spec.own_image, "pull"
     return f"{versions.repository('image')}:{release.image_tag}", "pull"

@@ -99,10 +99,9 @@ def choose(spec: Spec, hardware: Hardware, model: Model) -> tuple[Choice | None,
         standing, words = limits.standing("vllm", card.sm, None)
         if standing == "refused" and words is not None:
             reasons.append(words + Text(en=f"({card.name}).", zh=f"（{card.name}）。"))
-    named = spec.image if spec.image is not None and "/" in spec.image else None
     return Choice(
         release=release,
-        image=named or f"{rules()['image']}:{release}-{rules()['variant']}",
+        image=spec.own_image or f"{rules()['image']}:{release}-{rules()['variant']}",
         gpus=tuple(card.index for card in cards),
         tensor_parallel=tensor,
         pipeline_parallel=pipeline,

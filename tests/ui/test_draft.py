@@ -26,7 +26,8 @@ SPECS = st.builds(
     limits=st.builds(Limits, concurrent=st.integers(1, 256), context=st.none() | st.integers(16, 4096)),
     ports=st.builds(Ports, http=st.none() | st.integers(1, 65535)),
     trust_remote_code=st.booleans(),
-    template=st.sampled_from(["auto", "raw"]),
+    template=st.sampled_from(["auto", "raw", "atom"]),
+    image=st.sampled_from([None, "registry.example/tritonserver:23.04-py3", "mine:24.07-vllm-python-py3"]),
     restart=st.sampled_from(["no", "on-failure"]),
     fastertransformer=st.none()
     | st.builds(
@@ -68,6 +69,7 @@ def test_whatever_a_browser_sends_is_a_form(told: object) -> None:
         ("limits.concurrent", "0"), ("limits.concurrent", "many"), ("ports.http", "70000"), ("name", "Not This"),
         ("precision", "fp3"), ("bind", "1.2.3.4"), ("fastertransformer.autotune_batch", "0"),
         ("vllm.memory_fraction", "2"), ("tensorrt_llm.version", "newest"), ("fastertransformer.jobs", "all"),
+        ("image", "two words"),
     ],
 )  # fmt: skip
 def test_a_wrong_field_is_named(field: str, value: str) -> None:
@@ -87,11 +89,17 @@ def test_each_field_of_each_engine_has_words_and_its_spec_s_choices() -> None:
     assert by_name["vllm.tensor_parallel"].help.en.endswith("; 1 – 64")
 
 
+def test_a_recommended_tag_is_not_taken_for_a_persons_image() -> None:
+    chosen = Spec(model=ModelSource(kind="demo"), engine="vllm", target="docker", image="24.07-vllm-python-py3")
+    assert draft_of(chosen)["image"] == ""
+
+
 def test_a_wrong_value_of_the_engine_stage_is_left_out_where_the_stage_is_shown() -> None:
-    draft = tidy({"ports.http": "70000", "vllm.memory_fraction": "2", "limits.concurrent": "4"})
+    draft = tidy({"ports.http": "70000", "image": "two words", "vllm.memory_fraction": "2", "limits.concurrent": "4"})
     sound, first = mended(draft)
-    assert first is not None and first.field in ("ports.http", "vllm.memory_fraction")
-    assert spec_of(sound).limits.concurrent == 4 and not sound["ports.http"] and not sound["vllm.memory_fraction"]
+    wrong = ("ports.http", "image", "vllm.memory_fraction")
+    assert first is not None and first.field in wrong
+    assert spec_of(sound).limits.concurrent == 4 and not any(sound[field] for field in wrong)
     with pytest.raises(BadInput):
         mended(tidy({"limits.concurrent": "0"}))
 

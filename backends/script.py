@@ -113,6 +113,23 @@ def command(argv: tuple[str, ...]) -> str:
     return line if len(line) <= 110 else " \\\n  ".join(words)
 
 
+def by_hand(step: Step) -> str | None:
+    """The step's own commands, without what a script puts around them; None for one that is no command."""
+    if isinstance(step, PullImage):
+        return "\n".join(command(one) for one in docker_words.pull(step))
+    if isinstance(step, BuildImage):
+        taking = docker_words.dockerfile(step)
+        return f"{f'{command(taking)} | ' if taking else ''}{command(docker_words.build(step))}"
+    if isinstance(step, Task | Service) and step.container is not None:
+        return command(docker_words.run(step))
+    if isinstance(step, Task | FetchSource | Service):
+        variables = step.sources | getattr(step, "env", {})
+        env = "".join(f"{name}={word(value)} \\\n  " for name, value in variables.items())
+        cwd = getattr(step, "cwd", None)
+        return f"(cd {word(cwd)} && {env}{command(step.argv)})" if cwd else f"{env}{command(step.argv)}"
+    return None
+
+
 def _default(value: str) -> str:
     """A value inside ${NAME:-…}: quoted so that the shell takes it as it is."""
     return shlex.quote(value)
@@ -122,19 +139,12 @@ def _step(step: Step, asset_text: Callable[[str], str]) -> str:
     if isinstance(step, WriteFiles):
         return "\n".join(_file(step.folder, file.path, file.text, file.asset, asset_text) for file in step.files)
     if isinstance(step, PullImage):
-        lines = "\n".join(command(one) for one in docker_words.pull(step))
-        return f"docker image inspect {word(step.image)} > /dev/null 2>&1 || {{\n{lines}\n}}\n"
+        return f"docker image inspect {word(step.image)} > /dev/null 2>&1 || {{\n{by_hand(step)}\n}}\n"
     if isinstance(step, BuildImage):
-        taking = docker_words.dockerfile(step)
-        return f"{f'{command(taking)} | ' if taking else ''}{command(docker_words.build(step))}\n"
-    if isinstance(step, Task) and step.container is not None:
-        return _once(step, f"{_mounted(step.container)}{command(docker_words.run(step))}")
+        return f"{by_hand(step)}\n"
     if isinstance(step, Task | FetchSource):
-        env = "".join(f"{name}={word(value)} " for name, value in (step.sources | getattr(step, "env", {})).items())
-        cwd = getattr(step, "cwd", None)
-        line = f"{env}{command(step.argv)}"
-        body = f"(cd {word(cwd)} && {line})" if cwd else line
-        return _once(step, body)
+        container = step.container if isinstance(step, Task) else None
+        return _once(step, f"{_mounted(container) if container else ''}{by_hand(step)}")
     if isinstance(step, Service):
         if step.container is not None:
             env, argv = _mounted(step.container), docker_words.run(step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from backends.script import script, word
-from backends.steps import File, Plan, Service, WriteFiles
+from backends.script import by_hand, script, word
+from backends.steps import BuildImage, File, Plan, PullImage, Service, Task, WriteFiles
 from backends.text import same
 from tests.conftest import until
+from tests.guides import GUIDED
 from tests.plans import plan, python
 from tests.test_local_target import HOSTILE, SERVER
 
@@ -54,6 +56,17 @@ def test_files_come_out_as_they_were_planned(home: Path) -> None:
     assert (folder / "a" / "b.txt").read_text() == "dollar $HOME `date` \\ back\nplace 8123 and {other}\n"
     assert (folder / "c.txt").read_text() == "$x {brace}\n"
     assert (folder / "d").read_text() == "asset x/y\n"
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_what_a_container_does_is_told_as_docker_commands_with_every_place_filled(name: str) -> None:
+    for step in GUIDED[name].plan().steps:
+        typed = (by_hand(step) or "").replace(" \\\n  ", " ")
+        if isinstance(step, PullImage | BuildImage):
+            assert typed.startswith(("docker pull ", "docker build --tag=")), step.id
+        elif isinstance(step, Task | Service):
+            assert typed.startswith("docker run --rm ") == (step.container is not None), step.id
+        assert not re.search(r"\{(home|assets|run|python)\}", typed), step.id
 
 
 def test_a_shared_step_is_done_once_by_a_script_too(home: Path) -> None:

@@ -12,9 +12,9 @@ from app.ui import units
 from app.ui.draft import Draft, draft_of, suggested_name
 from app.ui.render import forecast, page
 from app.ui.words import ENGINES
+from backends import script as scripts
 from backends.fitting import Suggestion
 from backends.memory import Estimate
-from backends.script import command
 from backends.spec import Hardware, Limits, Model, Spec
 from backends.steps import Ask, Forecast, Plan, Step, WriteFiles
 from backends.text import Language, Text, same
@@ -262,11 +262,10 @@ def review(plan: Plan, script: str, language: Language) -> str:
 
 
 def by_hand(step: Step, language: Language) -> str:
-    """The command of a step, or what it does where it is not a command."""
-    argv: tuple[str, ...] = getattr(step, "argv", ())
-    env: dict[str, str] = getattr(step, "env", {})
-    if argv:
-        return "".join(f"{name}={value} \\\n  " for name, value in env.items()) + command(argv)
+    """The commands of a step, or what it does where it is none."""
+    typed = scripts.by_hand(step)
+    if typed is not None:
+        return typed
     if isinstance(step, WriteFiles):
         return Text(
             en=f"# {len(step.files)} files below {step.folder}", zh=f"# 写入 {step.folder} 下 {len(step.files)} 个文件"
@@ -274,7 +273,7 @@ def by_hand(step: Step, language: Language) -> str:
     if isinstance(step, Ask):
         said = step.chat.prompt or (step.chat.messages[-1].content if step.chat.messages else "")
         return Text(en=f"# asks “{said}”", zh=f"# 提问“{said}”").of(language)
-    return command(("docker", step.kind, getattr(step, "image", "") or getattr(step, "tag", "")))
+    raise TypeError(f"no words for a step of kind {step.kind}")
 
 
 def total(plan: Plan, language: Language) -> str:

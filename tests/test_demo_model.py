@@ -152,7 +152,8 @@ def test_some_answer_is_long_with_a_list_and_a_command(tokenizer: Any) -> None:
 def percent_of(runtime_python: Path) -> Callable[[str], float]:
     """Runs the measuring program with the runtime's interpreter, which has PyTorch."""
     done = subprocess.run(
-        [str(runtime_python), "-m", "scripts.demo_model", "measure", "--no-write"],
+        # one thread: two that share a core with other programs wait for each other at every step
+        [str(runtime_python), "-m", "scripts.demo_model", "--threads", "1", "measure", "--no-write"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -38,7 +38,7 @@ from backends.probes import hardware as hardware_probe
 from backends.probes import model as model_probe
 from backends.probes.server import resolved
 from backends.reading import read_json
-from backends.runs import OPEN, LogPage, Run, State, StepView, Summary, Trouble, standings
+from backends.runs import OPEN, LogPage, Run, State, StepView, Summary, Trouble, log_span, standings
 from backends.sources import applied
 from backends.spec import Frozen, Hardware, Model, ModelSource, Sources, Spec
 from backends.steps import Plan, PullImage, Step, digest, fill
@@ -347,13 +347,16 @@ class Control(Talking):
         """What happened behind the cursor."""
         return self._store.after(run_id, after)
 
-    def log(self, run_id: str, step_id: str, cursor: int = 0, limit_bytes: int = 262_144) -> LogPage:
-        """A page of a step's log from a byte cursor on."""
+    def log(self, run_id: str, step_id: str, cursor: int = 0, limit_bytes: int = 262_144, start: int = 0) -> LogPage:
+        """A page of a step's log from a byte cursor on; with `start` only what that start wrote (1: the first), which
+        ends where the next begins. Raises NotFound."""
         path = self.log_path(run_id, step_id)
         run = self._store.run(run_id)
-        standing = {view.id: view for view in standings(run.plan, self._store.after(run_id))}[step_id]
+        events = self._store.after(run_id)
+        span = log_span(events, step_id, start)
+        standing = {view.id: view for view in standings(run.plan, events)}[step_id]
         ended = not run.state.is_open() or (standing.finished_at is not None and step_id != _service_id(run))
-        return logs.read(path, cursor, limit_bytes, ended)
+        return logs.read(path, cursor, limit_bytes, ended or span[1] is not None, span)
 
     def log_path(self, run_id: str, step_id: str) -> Path:
         """The log file of a step. Raises NotFound for a step that the run's plan does not have."""

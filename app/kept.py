@@ -13,7 +13,7 @@ from backends import deployment_files, keys
 from backends.deployment_files import Compared, DeploymentFile, Imported
 from backends.keys import Key, KeyName, NewKey
 from backends.reading import read
-from backends.runs import Place, State, Summary
+from backends.runs import Place, State, Summary, log_span, log_starts
 from backends.watched import Watched
 
 
@@ -54,13 +54,12 @@ class Kept(Talks):
         return deployment_files.side_by_side(self._file_of(run_id), self._file_of(other_id))
 
     def log_starts(self, run_id: str, step_id: str) -> tuple[tuple[int, int | None], ...]:
-        """Where in its log each start of a step begins and ends, in bytes, the newest first; its end is None.
+        """Where in its log each start of a step begins and ends, in bytes, the newest first; its end is None."""
+        return log_starts(self._store.after(run_id), step_id)
 
-        `log(run, step, begin, end - begin)` is what a start before wrote.
-        """
-        told = [event.data.get("log_from") for event in self._store.after(run_id) if event.step == step_id]
-        begins = [begin for begin in told if isinstance(begin, int)]
-        return tuple(zip(reversed(begins), (None, *reversed(begins[1:])), strict=True))
+    def log_span(self, run_id: str, step_id: str, start: int) -> tuple[int, int | None]:
+        """The bytes of a step's log that one start wrote, 1: the first; 0: the whole log. Raises NotFound."""
+        return log_span(self._store.after(run_id) if start else (), step_id, start)
 
     def export_deployment(self, run_id: str) -> str:
         """A deployment as one JSON file: spec, plan, events, forecast, measured. Raises NotFound."""

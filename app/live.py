@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -36,20 +36,23 @@ PAGES_AT_ONCE = 8
 
 
 class Wanted(NamedTuple):
-    """What one page watches. `start` is the byte of the log to go on from, None: the beginning, or the last part."""
+    """What one page watches. `cursor` is the byte of the log to go on from, None: the beginning, or the last part;
+    `start` which start of the step alone is wanted, 1: the first, 0: all."""
 
     language: Language
     run: str | None = None
     step: str | None = None
-    start: int | None = None
+    cursor: int | None = None
     monitor: bool = False
+    start: int = 0
 
 
 class RunNow(NamedTuple):
-    """A run as it stands."""
+    """A run as it stands. `starts`: how often each step was started."""
 
     run: Run
     steps: tuple[StepView, ...]
+    starts: dict[str, int]
 
 
 class PanelNow(NamedTuple):
@@ -118,27 +121,30 @@ class RunLook:
         self._id = run_id
         self._seen: tuple[State, int] | None = None
         self._seq = 0
+        self._starts: Counter[str] = Counter()
 
     def __call__(self) -> RunNow | None:
         run = self._control.run(self._id)
         events = self._control.events(self._id, self._seq)
         if events:
             self._seq = events[-1].seq
+            self._starts.update(event.step for event in events if event.step and "log_from" in event.data)
         now = (run.state, self._seq)
         if now == self._seen:
             return None
         self._seen = now
-        return RunNow(run, self._control.steps(self._id))
+        return RunNow(run, self._control.steps(self._id), dict(self._starts))
 
 
 class LogLook:
     """Looks at the end of one log; keeps the newest pages, so that pages at the end share one reading."""
 
-    def __init__(self, control: Control, run_id: str, step_id: str, start: int) -> None:
+    def __init__(self, control: Control, run_id: str, step_id: str, start: int, cursor: int) -> None:
         self._control = control
         self._run = run_id
         self._step = step_id
-        self.tail = start
+        self._start = start
+        self.tail = cursor
         self.ended = False
         self.rest = ""
         self.behind = False
@@ -146,7 +152,7 @@ class LogLook:
 
     def read(self, cursor: int) -> LogPage:
         """A page from `cursor` on."""
-        return self._control.log(self._run, self._step, cursor, PAGE_BYTES)
+        return self._control.log(self._run, self._step, cursor, PAGE_BYTES, self._start)
 
     def __call__(self) -> LogPage | None:
         page = self.read(self.tail)
@@ -187,7 +193,7 @@ class Live:
         self._panel = Followed(PanelLook(control), PANEL_S)
         self._monitor = Followed(watch.MonitorLook(control), PANEL_S)
         self._runs: dict[str, Followed[RunNow]] = {}
-        self._logs: dict[tuple[str, str], tuple[LogLook, Followed[LogPage]]] = {}
+        self._logs: dict[tuple[str, str, int], tuple[LogLook, Followed[LogPage]]] = {}
         self._samples: dict[tuple[int, Language], bytes] = {}
         self._closing = False
         self._open: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
@@ -261,18 +267,20 @@ class Live:
         return followed
 
     async def _reader(self, wanted: Wanted, stack: contextlib.ExitStack, wake: asyncio.Event) -> Reader:
-        key = (wanted.run or "", wanted.step or "")
-        cursor, skipped = wanted.start, 0
+        run, step, start = key = (wanted.run or "", wanted.step or "", wanted.start)
+        cursor, skipped = wanted.cursor, 0
         if cursor is None:
-            size = (await asyncio.to_thread(self._control.log, *key, 0, 1)).size
-            cursor = skipped = max(0, size - TAIL_BYTES)
+            begin, _ = await asyncio.to_thread(self._control.log_span, *key)
+            size = (await asyncio.to_thread(self._control.log, run, step, 0, 1, start)).size
+            cursor = max(begin, size - TAIL_BYTES)
+            skipped = cursor - begin
         if key not in self._logs:
             look = LogLook(self._control, *key, cursor)
             self._logs[key] = (look, Followed(look, LOG_S, lambda: look.behind))
         look, followed = self._logs[key]
         stack.callback(_forget, self._logs, key, self._logs[key])
         stack.enter_context(followed.watched(wake))
-        return Reader(look, cursor, skipped, wanted.step or "")
+        return Reader(look, cursor, skipped, step)
 
 
 class Reader:
@@ -319,13 +327,14 @@ def panel_message(now: PanelNow, language: Language) -> dict[str, Any]:
 
 def run_message(now: RunNow, step: str | None, language: Language) -> dict[str, Any]:
     """The Launch stage of a run."""
-    best = launch.shown_step(now.steps)
+    best = launch.shown_step(now.run.plan, now.steps)
     return {
         "run": now.run.id,
         "name": now.run.name,
         "state": now.run.state.value,
         "open": now.run.state.is_open(),
         "best": best,
+        "starts": {name: count for name, count in now.starts.items() if count > 1},
         "titles": {view.id: view.title.of(language) for view in now.steps},
         "slots": launch.slots(now.run, now.steps, step or best, language),
     }

@@ -32,6 +32,7 @@ from app.talks import NotKept
 from app.ui import mount
 from app.ui.render import page
 from backends.errors import BadInput, NotFound, SlipwayError, Unreachable
+from backends.logs import raw
 from backends.text import Text
 
 log = logging.getLogger(__name__)
@@ -74,10 +75,15 @@ def web(control: Control, settings: Settings, login: Login | None) -> FastAPI:
         return StreamingResponse(live.stream(wanted), media_type="text/event-stream", headers=headers)
 
     @app.get("/slipway/runs/{run_id}/log/{step_id}")
-    async def _log(run_id: str, step_id: str, show: bool = False) -> Response:
+    async def _log(run_id: str, step_id: str, show: bool = False, start: int = 0) -> Response:
         path = await asyncio.to_thread(control.log_path, run_id, step_id)
         if not path.is_file():
             raise NotFound(Text(en="This step has written no log.", zh="此步骤没有日志。"))
+        if start:
+            begin, end = await asyncio.to_thread(control.log_span, run_id, step_id, start)
+            name = f'attachment; filename="{run_id}-{step_id}-start-{start}.log"'
+            told = raw(path, begin, path.stat().st_size if end is None else end)
+            return StreamingResponse(told, headers={"content-disposition": name}, media_type="text/plain")
         name = f"{run_id}-{step_id}.log"
         kind = "inline" if show else "attachment"
         return FileResponse(path, media_type="text/plain; charset=utf-8", filename=name, content_disposition_type=kind)
@@ -196,13 +202,15 @@ def _wanted(request: Request, control: Control) -> Wanted:
     """What the page asks to watch. Raises NotFound, so that a page that asks for nothing hears so at once."""
     asked = request.query_params
     run, step = asked.get("run") or None, asked.get("step") or None
+    which = int(start) if (start := asked.get("start", "")).isdecimal() else 0
     if run is not None:
         control.run(run)
     if run is not None and step is not None:
         control.log_path(run, step)
+        control.log_span(run, step, which)
     told = request.headers.get("last-event-id") or asked.get("from") or ""
-    start = int(told) if told.isdecimal() else None
-    return Wanted(language_of(request), run, step, start, monitor=asked.get("monitor") == "1")
+    cursor = int(told) if told.isdecimal() else None
+    return Wanted(language_of(request), run, step, cursor, asked.get("monitor") == "1", which)
 
 
 def _shown_host(host: str) -> str:

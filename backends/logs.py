@@ -6,6 +6,7 @@ Reading goes by byte cursor, so a viewer that comes back misses nothing and repe
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -18,22 +19,30 @@ _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
 
 
-def read(path: Path, cursor: int = 0, limit_bytes: int = 262_144, ended: bool = False) -> LogPage:
-    """Whole lines from byte `cursor` on, at most about `limit_bytes` of them.
+def read(
+    path: Path,
+    cursor: int = 0,
+    limit_bytes: int = 262_144,
+    ended: bool = False,
+    span: tuple[int, int | None] = (0, None),
+) -> LogPage:
+    """Whole lines from byte `cursor` on, at most about `limit_bytes` of them; of the bytes of `span` only.
 
     A last line without its end is held back until it ends or `ended` says that nothing more comes; until then it is
     the page's `rest`. Of a line that is longer than the page the head is shown, once.
     """
     try:
         with path.open("rb") as file:
+            begin, until = span
             size = file.seek(0, 2)
-            cursor = min(cursor, size)
-            inside = _inside_a_long_line(file, cursor, min(_BACK, limit_bytes))
+            size = size if until is None else min(size, until)
+            cursor = min(max(cursor, begin), size)
+            inside = _inside_a_long_line(file, cursor, min(_BACK, limit_bytes), begin)
             file.seek(cursor)
-            data = file.read(limit_bytes)
+            data = file.read(min(limit_bytes, size - cursor))
             cut, beyond, end = data.rfind(b"\n") + 1, 0, 0
             if cut == 0 and len(data) >= limit_bytes:
-                cut, (beyond, end) = len(data), _to_line_end(file)
+                cut, (beyond, end) = len(data), _to_line_end(file, size)
     except FileNotFoundError:
         return LogPage(lines=(), cursor=0, size=0, ended=ended)
     at_end = cursor + len(data) + beyond + end >= size
@@ -58,23 +67,31 @@ def read(path: Path, cursor: int = 0, limit_bytes: int = 262_144, ended: bool = 
     )
 
 
-def _inside_a_long_line(file: IO[bytes], cursor: int, back: int) -> bool:
+def _inside_a_long_line(file: IO[bytes], cursor: int, back: int, begin: int) -> bool:
     """Whether the cursor stands behind the head of a line that was shown already."""
-    if cursor < back:
+    if cursor - begin < back:
         return False
     file.seek(cursor - back)
     return b"\n" not in file.read(back)
 
 
-def _to_line_end(file: IO[bytes]) -> tuple[int, int]:
-    """How many bytes there are up to the next line end, or to the end of the file, and how many the line end takes."""
+def _to_line_end(file: IO[bytes], size: int) -> tuple[int, int]:
+    """How many bytes there are up to the next line end, or to the end, and how many the line end takes."""
     passed = 0
-    while part := file.read(_LOOK):
+    while part := file.read(min(_LOOK, size - file.tell())):
         end = part.find(b"\n")
         if end >= 0:
             return passed + end, 1
         passed += len(part)
     return passed, 0
+
+
+def raw(path: Path, begin: int, end: int) -> Iterator[bytes]:
+    """The bytes of the file from `begin` up to `end`, as they are."""
+    with path.open("rb") as file:
+        file.seek(begin)
+        while data := file.read(max(0, min(_LOOK, end - file.tell()))):
+            yield data
 
 
 def last_lines(path: Path, count: int = 50, most_bytes: int = 65_536) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from backends.errors import NotFound
 from backends.events import Event, Kind
 from backends.spec import Endpoint, Frozen, Spec
 from backends.steps import Plan
@@ -144,6 +145,21 @@ def standings(plan: Plan, events: Iterable[Event]) -> tuple[StepView, ...]:
     return tuple(views.values())
 
 
+def log_starts(events: Iterable[Event], step_id: str) -> tuple[tuple[int, int | None], ...]:
+    """Where in its log each start of a step begins and ends, in bytes, the newest first; its end is None."""
+    told = [event.data.get("log_from") for event in events if event.step == step_id]
+    begins = [begin for begin in told if isinstance(begin, int)]
+    return tuple(zip(reversed(begins), (None, *reversed(begins[1:])), strict=True))
+
+
+def log_span(events: Iterable[Event], step_id: str, start: int) -> tuple[int, int | None]:
+    """The bytes of a step's log that one start wrote, 1: the first; 0: the whole log. Raises NotFound."""
+    starts = log_starts(events, step_id) if start else ((0, None),)
+    if not 0 <= start <= len(starts):
+        raise NotFound(Text(en=f"There was no start {start}.", zh=f"没有第 {start} 次启动。"), field="start")
+    return starts[-start]
+
+
 class LogPage(Frozen):
     """A part of a step's log: whole lines, made fit to show, and the byte cursor to go on from.
 
@@ -152,6 +168,6 @@ class LogPage(Frozen):
 
     lines: tuple[str, ...]
     cursor: int
-    size: int  # bytes in the file now
+    size: int  # bytes in the file now, or the end of the start that was asked for
     ended: bool = False  # nothing more will come
     rest: str = ""

@@ -40,6 +40,24 @@ def test_pages_of_any_size_give_the_whole_log_once(tmp_path: Path) -> None:
         assert seen == lines
 
 
+def test_a_span_is_read_as_if_it_were_the_whole_file(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    parts = [b"one\nhalf", b"\r50%" * 20_000, b"two\n", b"x" * 100_000, b"after\n"]
+    log.write_bytes(b"".join(parts))
+    begin = 0
+    for part in parts:
+        alone, end = tmp_path / "alone", begin + len(part)
+        alone.write_bytes(part)
+        for limit in (100, 262_144):
+            seen, own = read(log, 0, limit, True, (begin, end)), read(alone, 0, limit, True)
+            while seen.lines or own.lines:
+                assert (seen.lines, seen.cursor - begin, seen.ended) == (own.lines, own.cursor, own.ended)
+                seen = read(log, seen.cursor, limit, True, (begin, end))
+                own = read(alone, own.cursor, limit, True)
+            assert seen.cursor == end
+        begin = end
+
+
 @given(
     st.lists(
         st.text(alphabet=st.characters(blacklist_characters="\n\r", blacklist_categories=("Cs", "Cc"))), max_size=20

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from app.ui import units
 from app.ui.render import page
 from backends.runs import Run, Standing, State, StepView
+from backends.steps import Plan
 from backends.text import Language, Text, same
 
 _BAD = re.compile(r"\b\w*(Error|Exception)\b:|\bout of memory\b|\bfailed to\b|\bfatal\b", re.IGNORECASE)
@@ -97,8 +98,13 @@ def percent(steps: Sequence[StepView]) -> int:
     return round(100 * done / len(steps))
 
 
-def shown_step(steps: Sequence[StepView]) -> str | None:
-    """The step whose log tells most now: in progress, else gone wrong, else the last with a log."""
+def shown_step(plan: Plan, steps: Sequence[StepView]) -> str | None:
+    """The step whose log tells most now: in progress, else gone wrong, else the last with a log.
+
+    While a question is asked, and once it is answered, that is the log of the server.
+    """
+    questions = {step.id for step in plan.steps if step.kind == "ask"}
+    steps = [step for step in steps if step.id not in questions or step.standing not in (Standing.NOW, Standing.DONE)]
     for wanted in (Standing.NOW, Standing.FAILED, Standing.LOST, Standing.STOPPED):
         for step in steps:
             if step.standing is wanted:

@@ -216,7 +216,7 @@ def test_light_and_dark_follow_the_browser_and_the_switch(browser, panel: str) -
 def test_a_link_to_a_run_shows_it_and_its_log(visitor: Visitor, control: StillControl) -> None:
     run, step = running(control)
     head = b"one\nValueError: two\n\x1b[31mred\x1b[0m\nraw \xff\x00 bytes\n"
-    control.wrote(run, step, head + b"5%\r99%\n")
+    control.starts(run, step, head + b"5%\r99%\n")
     page = visitor.opens(f"/?run={run.id}")
     rows, words = page.locator("[data-log-rows] > div"), page.locator("[data-log-rows] > div > span:last-child")
     expect(words).to_have_text(["one", "ValueError: two", "red", "raw \ufffd\ufffd bytes", "99%"])
@@ -249,6 +249,25 @@ def test_a_link_to_a_run_shows_it_and_its_log(visitor: Visitor, control: StillCo
     page.click("[data-log-copy]")
     copied = page.evaluate("window.copied").split("\n")
     assert (len(copied), copied[0], copied[-1]) == (309, "one", "four")
+
+    chosen = page.locator("[data-log-start]")
+    expect(chosen).to_be_hidden()
+    control.starts(run, step, "second\n")  # who follows is shown the new start
+    expect(words).to_have_text(["second"])
+    expect(chosen).to_have_value("2")
+    chosen.press("ArrowDown")  # the start before, which has ended though the step goes on
+    expect(words.last).to_have_text("four")
+    expect(page.locator("[data-log-state]")).to_have_text("Ended")
+    expect(page.locator("[data-log-lines]")).to_have_text("309 lines")
+    control.starts(run, step, "third\n")  # who chose a start stays there
+    expect(chosen.locator("option")).to_have_text(
+        ["This start (3)", "Previous start (2)", "Start 1 of 3", "All 3 starts"]
+    )
+    expect(words.last).to_have_text("four")
+    chosen.press("ArrowDown")
+    expect(page.locator("[data-log-lines]")).to_have_text("311 lines")
+    expect(words.last).to_have_text("third")
+    chosen.press("ArrowUp")
 
     control.told(run, Event(step=step, kind=Kind.FAILED))
     control.moved(run, State.FAILED)

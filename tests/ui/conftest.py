@@ -78,6 +78,11 @@ class StillControl(Control):
         """Events of a run."""
         self._store.append(run.id, events)
 
+    def starts(self, run: Run, step: str, text: str | bytes) -> None:
+        """A step that is started, perhaps once more, and what that start writes."""
+        self.told(run, Event(step=step, kind=Kind.STARTED, data={"log_from": self.log(run.id, step).size}))
+        self.wrote(run, step, text)
+
     def moved(self, run: Run, state: State, **more: object) -> Run:
         """A run in another state."""
         assert self._store.move(run.id, state, **more)

@@ -144,6 +144,34 @@ async def test_of_a_very_long_log_the_end_is_sent(control: StillControl, monkeyp
     assert len(got) <= 91
 
 
+async def test_one_start_is_told_from_its_first_to_its_last_byte(control: StillControl) -> None:
+    run, step = running(control)
+    live = Live(control)
+
+    async def told(start: int, count: int, then: str = "") -> list[tuple[list[str], bool]]:
+        got: list[tuple[list[str], bool]] = []
+        async with (
+            asyncio.timeout(10),
+            aclosing(messages(live.stream(Wanted("en", run.id, step, start=start)))) as seen,
+        ):
+            async for name, data, _ in seen:
+                if name == "log":
+                    got.append((data["lines"], data["ended"]))
+                    if len(got) == count:
+                        return got
+                    control.starts(run, step, then)
+        return got
+
+    control.starts(run, step, "first\nkilled he")
+    control.starts(run, step, "second\n")
+    assert await told(1, 1) == [(["first", "killed he"], True)]
+    assert await told(2, 2, "third\n") == [(["second"], False), ([], True)]
+    assert await told(3, 1) == [(["third"], False)]
+    assert (await told(0, 1))[0][0] == ["first", "killed hesecond", "third"]
+    async with asyncio.timeout(10), aclosing(messages(live.stream(Wanted("en", run.id)))) as seen:
+        assert [data["starts"] async for name, data, _ in seen if name == "run" and not live.close()] == [{step: 3}]
+
+
 async def test_a_million_lines_neither_slow_the_panel_nor_grow_its_memory(control: StillControl) -> None:
     run, step = running(control)
     live, panel, lags = Live(control), psutil.Process(), list[float]()

@@ -118,7 +118,16 @@ def test_a_run_in_progress_shows_step_and_fraction(control: StillControl) -> Non
     assert f"Step 2 of {len(steps)}" in launch.head(run, steps, "en")
     assert f"第 2 步，共 {len(steps)} 步" in launch.head(run, steps, "zh")
     assert launch.percent(steps) == round(100 * 1.5 / len(steps))
-    assert launch.shown_step(steps) == second.id
+    assert launch.shown_step(run.plan, steps) == second.id
+
+
+def test_the_log_of_a_running_server_is_the_server_s_not_that_of_the_question_it_answered(
+    control: StillControl,
+) -> None:
+    run = control.served()
+    steps = control.steps(run.id)
+    assert steps[-1].id != run.plan.service.id
+    assert launch.shown_step(run.plan, steps) == run.plan.service.id
 
 
 def test_a_running_server_shows_its_addresses_and_its_first_answer(control: StillControl) -> None:

@@ -48,6 +48,18 @@ def test_a_log_can_be_read_and_downloaded(panel: TestClient, control: StillContr
     assert answer.headers["content-disposition"].startswith("attachment")
 
 
+def test_the_log_of_one_start_can_be_downloaded(panel: TestClient, control: StillControl) -> None:
+    run = control.begun()
+    step = run.plan.steps[0].id
+    for text in ("first\n", "second\n"):
+        control.starts(run, step, text)
+    answers = [panel.get(f"/slipway/runs/{run.id}/log/{step}?start={start}") for start in (1, 2, 3, -1)]
+    assert [answer.text for answer in answers[:2]] == ["first\n", "second\n"]
+    assert "start-2.log" in answers[1].headers["content-disposition"]
+    assert [answer.status_code for answer in answers[2:]] == [404, 404]
+    assert panel.get(f"/slipway/stream?run={run.id}&step={step}&start=3").status_code == 404
+
+
 @pytest.mark.parametrize(
     "path", ["x/log/y", "../../etc/log/passwd", "{run}/log/..%2F..%2Fslipway.db", "{run}/log/none"]
 )

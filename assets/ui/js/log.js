@@ -4,7 +4,7 @@ import { on, watch } from "./stream.js";
 const ROW = 20;
 const MOST = 200_000; // lines kept in the page; the download has all
 const $ = (name) => document.querySelector(`[data-log-${name}]`);
-const state = { run: null, step: null, pinned: false, lines: [], levels: [], base: 0, skipped: 0, ended: false, rest: "" };
+const state = { run: null, step: null, start: 0, newest: true, pinned: false, lines: [], levels: [], base: 0, skipped: 0, ended: false, rest: "" };
 let level = "all";
 let query = "";
 let shown = null; // indices of the lines that the filter lets through; null: all
@@ -18,6 +18,7 @@ let found = [];
 let at = -1;
 let due = false;
 const counts = { W: 0, E: 0 };
+let starts = {}; // how often each step was started, of those that were more than once
 let timed = false; // no line carries a time: its column takes no room
 
 const GLOG = /^([IWEF])\d{4} (\d\d:\d\d:\d\d\.\d{3})\d* +\d+ /;
@@ -102,17 +103,47 @@ function jump(step) {
 
 export function openLog(run, step, pinned = false) {
   if (state.run === run && state.step === step) return;
-  Object.assign(state, { run, step, pinned, lines: [], levels: [], base: 0, skipped: 0, ended: false, rest: "" });
+  if (state.run !== run) starts = {};
+  show(run, step, pinned, starts[step] || 0, true);
+}
+
+// `start`: the one start of the step whose lines are shown, 1 is the first; 0: all. `newest`: a new one is moved on to.
+function show(run, step, pinned, start, newest) {
+  Object.assign(state, { run, step, start, newest, pinned, lines: [], levels: [], base: 0, skipped: 0, ended: false, rest: "" });
   Object.assign(counts, { W: 0, E: 0 });
   timed = false;
   delete document.querySelector("[data-log]")?.dataset.timed;
   shown = null; found = []; at = -1; unseen = 0;
   measureFrom(0);
   setFollow(true);
-  const link = $("download");
-  if (link && run && step) link.href = `/slipway/runs/${encodeURIComponent(run)}/log/${encodeURIComponent(step)}`;
-  watch({ run, step });
+  bar();
+  watch({ run, step, start });
   later();
+}
+
+// A new start takes the place of the one before it, except under the eyes of a person who reads there.
+function started(told) {
+  if (told.run !== state.run) return;
+  starts = told.starts;
+  const last = starts[state.step] || 0;
+  if (state.newest && last > state.start) {
+    if (follow) return show(state.run, state.step, state.pinned, last, true);
+    state.newest = false;
+  }
+  bar();
+}
+
+function bar() { // where the download leads, and the starts that can be chosen
+  const { run, step } = state, select = $("start"), n = starts[step] || 0, w = slipway.word;
+  if (!select) return;
+  if (run && step) $("download").href = `/slipway/runs/${encodeURIComponent(run)}/log/${encodeURIComponent(step)}${state.start ? `?start=${state.start}` : ""}`;
+  const word = (start) => w(start === n ? "thisStart" : start === n - 1 ? "previousStart" : "oneStart", { n: start, all: n });
+  const listed = new Set([n, n - 1, n - 2, n - 3, n - 4, state.start].filter((start) => start > 0));
+  const options = n ? [...[...listed].map((start) => [word(start), start]), [w("allStarts", { n }), 0]] : [];
+  select.hidden = !n;
+  if (options.join() !== select.dataset.was) select.replaceChildren(...options.map((one) => new Option(...one)));
+  select.dataset.was = options.join();
+  select.value = state.start;
 }
 
 export const logIs = () => state;
@@ -270,6 +301,7 @@ function setFollow(on) {
 
 let lost = false;
 on("log", take);
+on("run", started);
 on("skip", (told) => { state.skipped = told.bytes; later(); });
 on("state", (told) => { lost = told === "lost"; foot(); });
 
@@ -282,7 +314,10 @@ document.addEventListener("input", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.target.matches?.("[data-log-search]") && event.key === "Enter") { event.preventDefault(); jump(event.shiftKey ? -1 : 1); }
 });
-document.addEventListener("change", (event) => { if (event.target.matches?.("[data-log-follow]")) setFollow(event.target.checked); });
+document.addEventListener("change", (event) => {
+  if (event.target.matches?.("[data-log-follow]")) setFollow(event.target.checked);
+  if (event.target.matches?.("[data-log-start]")) show(state.run, state.step, true, Number(event.target.value), Number(event.target.value) === starts[state.step]);
+});
 document.addEventListener("scroll", (event) => {
   const view = event.target;
   if (!view.matches?.("[data-log-view]")) return;
@@ -308,4 +343,11 @@ document.addEventListener("click", async (event) => {
     later();
   } else if (hit("step")) openLog(state.run, hit("step").dataset.logStep, true);
 });
-addEventListener("resize", later);
+// Gradio makes the log when its tab is first opened; what came before that is drawn once it has a size.
+const sized = new ResizeObserver(() => { bar(); later(); });
+export function startLog() {
+  const view = $("view");
+  if (!view || "sized" in view.dataset) return;
+  view.dataset.sized = "";
+  sized.observe(view);
+}

@@ -1,7 +1,7 @@
 // The page's own logic: stages, fields, replies of the panel, dialogs. Decisions are the panel's; here is only showing.
 import "./boot.js";
 import { on, watch } from "./stream.js";
-import { openLog, logIs } from "./log.js";
+import { openLog, logIs, startLog } from "./log.js";
 import { choose, startChat } from "./chat.js";
 import { drawMonitor } from "./monitor.js";
 import "./side.js";
@@ -183,6 +183,7 @@ new MutationObserver(() => {
     const bare = [...new Set($$("[data-slot]:not([data-was])").map((slot) => slot.dataset.slot))].filter((name) => name in latest);
     if (bare.length) slipway.fill(Object.fromEntries(bare.map((name) => [name, latest[name]])));
     startChat();
+    startLog();
   });
 }).observe(document.documentElement, { childList: true, subtree: true });
 
@@ -249,6 +250,7 @@ function refreshForm(values) {
 function begin(told) {
   booted = true;
   startChat();
+  startLog();
   html.dataset.ready = "";
   watch({ monitor: told.tab === "monitor" });
   if (told.go.startsWith("run:")) { run = told.go.slice(4); stage = 5; show(5, { focus: false }); follow(run); }

@@ -1,6 +1,6 @@
 // The one live stream of the page. Every part says what it watches; a change opens the stream anew at the same place.
 const listeners = {};
-const wanted = { run: null, step: null, monitor: false };
+const wanted = { run: null, step: null, start: 0, monitor: false };
 let source = null;
 let cursor = null; // byte of the log behind the last line that was shown
 let again = 0;
@@ -23,6 +23,7 @@ function open() {
   const asked = new URLSearchParams({ lang: slipway.language });
   if (wanted.run) asked.set("run", wanted.run);
   if (wanted.run && wanted.step) asked.set("step", wanted.step);
+  if (wanted.run && wanted.step && wanted.start) asked.set("start", wanted.start);
   if (wanted.monitor) asked.set("monitor", "1");
   if (cursor !== null) asked.set("from", cursor);
   source = new EventSource(`/slipway/stream?${asked}`);

@@ -110,7 +110,10 @@ def command(argv: tuple[str, ...]) -> str:
     """One command as a shell would read it, a long one with an option a line."""
     words = [word(part) for part in argv]
     line = " ".join(words)
-    return line if len(line) <= 110 else " \\\n  ".join(words)
+    if len(line) <= 110:
+        return line
+    program = words[:2] if words[0] == "docker" else words[:1]
+    return " \\\n  ".join((" ".join(program), *words[len(program) :]))
 
 
 def by_hand(step: Step) -> str | None:

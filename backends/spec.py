@@ -249,6 +249,19 @@ class Ports(Frozen):
     metrics: int | None = Field(default=None, ge=1, le=65535)
 
 
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
+
+
+def _image_name(words: str) -> str:
+    if not _IMAGE.fullmatch(words):
+        raise refusal(
+            "This is not an image's name. Write it with its tag, such as registry.example/tritonserver:23.04-py3.",
+            "这不是镜像名称，请连同标签一起写，例如 registry.example/tritonserver:23.04-py3。",
+        )
+    return words
+
+
+ImageText = Annotated[str, AfterValidator(_image_name)]
 REPOSITORY = r"^(https://|file://|/)[A-Za-z0-9._~%/:@+-]{1,500}$"  # of git; https, or a copy on this machine
 
 
@@ -263,7 +276,6 @@ def _without_login(value: str) -> str:
 
 
 RepositoryText = Annotated[str, Field(pattern=REPOSITORY), AfterValidator(_without_login)]
-IMAGE = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$"
 GIT_REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"
 EngineName = Literal["transformers", "fastertransformer", "tensorrt_llm", "vllm"]
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"]
@@ -295,7 +307,7 @@ class TensorRtLlmOptions(Frozen):
     kv_fraction: float | None = Field(default=None, gt=0.0, lt=1.0)
     kv_tokens: int | None = Field(default=None, ge=1)
     image_from: Literal["auto", "pull", "build"] = "auto"  # build: the backend's own Dockerfile, as guide 002 does
-    prebuilt_image: str | None = Field(default=None, pattern=IMAGE)
+    prebuilt_image: ImageText | None = None
     engine_folder: PathText | None = None  # an engine that a person already has
     backend_repository: RepositoryText | None = None
     backend_revision: str | None = Field(default=None, pattern=GIT_REVISION)
@@ -335,7 +347,7 @@ class FasterTransformerOptions(Frozen):
     autotune_batch: int = Field(default=1, ge=1, le=1024)
     autotune_beam: int = Field(default=1, ge=1, le=64)
     autotune_input: int = Field(default=32, ge=1, le=8192)  # tokens
-    prebuilt_image: str | None = Field(default=None, pattern=IMAGE)
+    prebuilt_image: ImageText | None = None
     backend_checkout: PathText | None = None
     library_checkout: PathText | None = None
     converted: PathText | None = None  # the folder that holds config.ini and the .bin files
@@ -365,7 +377,7 @@ class Spec(Frozen):
     bind: Literal["127.0.0.1", "0.0.0.0"] = "127.0.0.1"  # noqa: S104  loopback unless a person asks
     ports: Ports = Ports()
     restart: Literal["no", "on-failure"] = "no"  # whether a server that ended by itself is started again
-    image: str | None = Field(default=None, pattern=IMAGE)  # or but the tag that was recommended, "24.07-py3"
+    image: ImageText | None = None  # or but the tag that was recommended, "24.07-py3"
     fastertransformer: FasterTransformerOptions | None = None
     tensorrt_llm: TensorRtLlmOptions | None = None
     vllm: VllmOptions | None = None

@@ -469,6 +469,13 @@ def test_the_monitor_s_drawers_by_keyboard_alone(visitor: Visitor, control: Stil
     page.locator(f'[data-do="api"][data-run="{run.id}"]').press("Enter")
     page.locator("#tab-call-curl").press("ArrowRight")
     expect(page.locator("#pane-call-openai")).to_contain_text(f'base_url="{visitor.address}/v1"')
+    page.keyboard.press("Escape")
+    control.starts(run, run.plan.service.id, "before\n")
+    control.starts(run, run.plan.service.id, "".join(f"line {number}\n" for number in range(90)))
+    page.locator(f'[data-go="run"][data-run="{run.id}"]').first.press("Enter")  # the log's part is only made now
+    expect(page.locator("[data-log-lines]")).to_have_text("90 lines")
+    expect(page.locator("[data-log-rows] > div").last).to_contain_text("line 89")
+    expect(page.locator("[data-log-download]")).to_have_attribute("href", re.compile(r"/log/serve\?start=2$"))
     assert not visitor.faults
 
 

@@ -230,8 +230,8 @@ class Store(Choices, Conversations, Keys, WatchedServers):
         with self._write() as session:
             session.add_all(rows)
 
-    def after(self, run_id: str, seq: int = 0, limit: int = 10_000) -> tuple[Event, ...]:
-        """The events of a run behind the cursor `seq`, oldest first."""
+    def after(self, run_id: str, seq: int = 0, limit: int | None = None) -> tuple[Event, ...]:
+        """The events of a run behind the cursor `seq`, oldest first: all of them, or `limit`."""
         query = select(EventRow).where(EventRow.run == run_id, col(EventRow.seq) > seq)
         with self._read() as session:
             rows = session.exec(query.order_by(col(EventRow.seq)).limit(limit))

@@ -82,6 +82,15 @@ def test_events_keep_words_in_both_languages(store: Store) -> None:
     assert event.at is not None and event.at.utcoffset() is not None
 
 
+def test_a_step_that_told_of_itself_very_often_stands_as_it_ended(store: Store) -> None:
+    made = plan()
+    store.begin("demo-1", made)
+    step = made.steps[0].id
+    told = [Event(step=step, kind=Kind.PROGRESS, fraction=number / 12_000) for number in range(12_000)]
+    store.append("demo-1", [Event(step=step, kind=Kind.STARTED), *told, Event(step=step, kind=Kind.DONE)])
+    assert standings(made, store.after("demo-1"))[0].standing == "done"
+
+
 def test_a_state_changes_only_from_where_it_may(store: Store) -> None:
     store.begin("demo-1", plan())
     assert not store.move("demo-1", State.SERVING, come_from=(State.RUNNING,))

@@ -70,6 +70,15 @@ def _pages(page: Any, address: str, question: str) -> list[tuple[str, Callable[[
         page.keyboard.press("Enter")
         page.locator('.bot-row [aria-label="Again"], .bot-row [aria-label="重新生成"]').last.wait_for()
 
+    def code() -> None:
+        page.click("[data-chat-code]")
+        page.locator(".code-drawer pre").first.wait_for()
+
+    def keys() -> None:
+        opens("/?tab=monitor")
+        page.click('[data-do="keys"]')
+        page.locator(".drawer").first.wait_for()
+
     return [
         ("launch", launch),
         ("detect", wizard),
@@ -77,7 +86,9 @@ def _pages(page: Any, address: str, question: str) -> list[tuple[str, Callable[[
         ("engine", onward("#sw-engine")),
         ("review", onward("#sw-review")),
         ("chat", chat),
+        ("code", code),
         ("monitor", lambda: opens("/?tab=monitor")),
+        ("keys", keys),
         ("history", lambda: opens("/?tab=history")),
     ]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from app.answering import trouble
 from app.control import Control
 from app.settings import ASSETS
 from app.ui import views, watch
@@ -120,10 +121,7 @@ def carry_out(acts: Mapping[str, Act], told: Mapping[str, Any]) -> dict[str, Any
     try:
         answer = dict(acts[name](told, language)) if name in acts else {}
     except SlipwayError as error:
-        hint = None if error.hint is None else error.hint.of(language)
-        reasons = [reason.of(language) for reason in getattr(error, "reasons", ())]
-        said = {"title": error.message.of(language), "hint": hint, "reasons": reasons, "field": error.field}
-        answer = {"reply": {"trouble": said}}
+        answer = {"reply": {"trouble": trouble(error, language)}}
     except Exception:
         code = secrets.token_hex(4)
         log.exception("the page asked for %r and it failed (%s)", name, code)

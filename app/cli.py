@@ -277,12 +277,6 @@ def _clean(arguments: argparse.Namespace, make_control: MakeControl, language: L
     return 0
 
 
-def _work(arguments: argparse.Namespace, make_control: MakeControl, _language: Language) -> int:
-    control = make_control({"home": arguments.home})
-    state = control.work(arguments.run, arguments.lock_fd)
-    return 0 if state in (State.DONE, State.STOPPED) else StepFailed.exit_code
-
-
 def _kept(act: Callable[[argparse.Namespace, Control, Language], int]) -> Callable[..., int]:
     def do(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
         return act(arguments, make_control({"home": arguments.home}), language)
@@ -478,7 +472,4 @@ def _parser() -> argparse.ArgumentParser:
     cli_talks.arguments(command("conversations", _conversations, words))
     cli_shelf.lint_arguments(command("lint", _lint, "say what is wrong in a model repository, and how to mend it"))
     cli_shelf.engines_arguments(command("engines", _engines, "list, check, remove and register TensorRT-LLM engines"))
-    work = command("work", _work, None)
-    work.add_argument("run")
-    work.add_argument("--lock-fd", type=int)
     return parser

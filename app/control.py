@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from app.alerts import Alert, Thresholds, alerts
-from app.jobs import NOWHERE, RunFolder, Worker, hold, to_do
+from app.jobs import NOWHERE, RunFolder, hold, to_do
 from app.monitor import Monitor, Sampler
 from app.settings import ASSETS, PROJECT, Settings
 from app.shelf import Shelf
@@ -309,20 +309,6 @@ class Control(Talking):
                 if self._store.begin(run_id, plan) is not None:
                     self._spawn(run_id, held)
 
-    def work(self, run_id: str, lock_fd: int | None = None) -> State:
-        """What a worker process does. `lock_fd` is the run's lock, inherited from who started it."""
-        held: IO[bytes] | None
-        if lock_fd is not None:
-            held = os.fdopen(lock_fd, "ab")
-            os.set_inheritable(lock_fd, False)
-        else:
-            held = hold(RunFolder(self.settings.home, run_id).lock)
-        if held is None:
-            raise Conflict(Text(en="Another worker has this run.", zh="此部署已有工作进程。"), field="run")
-        with held:
-            target = self._targets[self._store.run(run_id).spec.target]
-            return Worker(self._store, target, self.settings.home, ASSETS, run_id).work()
-
     # --- following ------------------------------------------------------------------------------------------------
 
     def run(self, run_id: str) -> Run:
@@ -477,7 +463,7 @@ class Control(Talking):
         log = (RunFolder(self.settings.home, run_id).path / "worker.log").open("ab")
         with log:
             worker = subprocess.Popen(
-                (sys.executable, "-m", "app", "work", run_id, "--lock-fd", str(held.fileno())),
+                (sys.executable, "-m", "app.work", run_id, "--lock-fd", str(held.fileno())),
                 cwd=PROJECT,
                 env=env,
                 stdin=subprocess.DEVNULL,

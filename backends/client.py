@@ -24,6 +24,11 @@ _UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_l
 Responses = AsyncGenerator[dict[str, Tensor], None]
 
 
+def load() -> None:
+    """Loads the libraries that a first request would otherwise wait for."""
+    from tritonclient.grpc import service_pb2_grpc  # noqa: F401
+
+
 async def stream(
     endpoint: Endpoint, inputs: Sequence[Tensor], outputs: Sequence[str] = (), final_flag: bool = True
 ) -> Responses:

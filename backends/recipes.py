@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from backends.errors import CannotDo, Refused
@@ -15,7 +15,6 @@ from backends.steps import Plan
 from backends.tensorrt_llm import recipe as tensorrt_llm_recipe
 from backends.tensorrt_llm import tensors as tensorrt_llm_tensors
 from backends.text import Text
-from backends.transformers import metrics as transformers_metrics
 from backends.transformers import recipe as transformers_recipe
 from backends.transformers import tensors as transformers_tensors
 from backends.vllm import recipe as vllm_recipe
@@ -54,11 +53,6 @@ TENSORS: dict[EngineName, Tensors] = {
     "tensorrt_llm": tensorrt_llm_tensors,
     "vllm": vllm_tensors,
 }
-
-
-def measured(engine: EngineName, log: Iterable[str]) -> dict[str, float]:
-    """What a server's log says of what it really uses: MiB and seconds, to be compared with the forecast."""
-    return transformers_metrics.measured(log) if engine == "transformers" else {}
 
 
 def setup(hardware: Hardware, sources: Sources) -> Plan:

@@ -26,7 +26,8 @@ NEVER = {  # room -> rooms that it must not import even so
     "backends.targets": ("backends.probes", "backends.client", "backends.recipes"),
     "backends.client": ("backends.probes", "backends.targets"),
     "app.control": ("app.ui", "app.web", "app.cli"),
-    "app.jobs": ("app.ui", "app.control", "app.web", "app.cli"),
+    "app.worker": ("app.ui", "app.control", "app.web", "app.cli", "backends.recipes"),
+    "app.jobs": ("app.ui", "app.control", "app.web", "app.cli", "app.worker"),
     "app.cli": ("app.ui",),
     "storage": ("backends.targets", "backends.probes", "backends.client"),
 }

@@ -16,7 +16,8 @@ import pytest
 
 from app.__main__ import control as make_control
 from app.control import Control
-from app.jobs import RunFolder, Worker
+from app.jobs import RunFolder
+from app.worker import Worker
 from backends.errors import Conflict
 from backends.events import Event, Kind
 from backends.runs import State
@@ -68,7 +69,7 @@ def worker_of(control: Control, run_id: str) -> psutil.Process:
     def look() -> psutil.Process | None:
         for process in psutil.process_iter(["cmdline"]):
             words = process.info["cmdline"] or []
-            if "work" in words and run_id in words:
+            if "app.work" in words and run_id in words:
                 return process
         return None
 
@@ -275,7 +276,11 @@ def test_a_second_worker_for_one_run_is_refused(control: Control, home: Path) ->
     run = control.start_plan(plan(gate(home))).run
     until(lambda: at_gate(control, run.id))
     second = subprocess.run(
-        (sys.executable, "-m", "app", "--home", str(home), "work", run.id), capture_output=True, text=True, cwd=ROOT
+        (sys.executable, "-m", "app.work", run.id),
+        env=os.environ | {"SLIPWAY_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
     )
     assert second.returncode == Conflict.exit_code
     assert "Traceback" not in second.stderr

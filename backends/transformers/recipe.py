@@ -7,9 +7,9 @@ below 2), the tritonserver binary out of the nvidia-pytriton wheel, PyTorch in t
 from __future__ import annotations
 
 from backends import consent, pbtxt, recipe_words
-from backends.fetching import model_folder
+from backends.fetching import fetch_model, model_folder
 from backends.spec import Chat, Hardware, Message, Model, Sampling, Sources, Spec
-from backends.steps import Ask, FetchSource, File, Forecast, Plan, Service, Step, Task, WriteFiles
+from backends.steps import Ask, File, Forecast, Plan, Service, Step, Task, WriteFiles
 from backends.text import Text
 
 _NAME = Text(en="The embedded engine", zh="内嵌引擎")
@@ -120,7 +120,7 @@ def recipe(spec: Spec, hardware: Hardware, model: Model, sources: Sources) -> Pl
     """The plan: the runtime, the model, the model repository, the server, a first answer."""
     steps: list[Step] = [*runtime(hardware, sources)]
     if model.source.kind == "huggingface":
-        steps.append(_fetch(model))
+        steps.append(fetch_model(model, model_folder(model)))
     steps += [_link(model), _repository(spec), _service(spec, hardware), _first_answer(spec, model)]
     return Plan(spec=spec, steps=tuple(steps), notes=_notes(spec, hardware, model))
 
@@ -210,30 +210,6 @@ def runtime(hardware: Hardware, sources: Sources) -> tuple[Step, ...]:
             forecast=Forecast(seconds=3),
             shared=True,
         ),
-    )
-
-
-def _fetch(model: Model) -> FetchSource:
-    folder = model_folder(model)
-    revision = model.source.revision or "main"
-    weights = "*.bin" if model.weight_format == "pickle" else "*.safetensors"
-    patterns = (weights, "*.json", "*.jinja", "*.txt", "*.model", "*.py")
-    include = tuple(part for pattern in patterns for part in ("--include", pattern))
-    size_mib = model.weights_mib
-    return FetchSource(
-        id="model",
-        title=Text(en="Download the model", zh="下载模型"),
-        origin="huggingface",
-        source=model.source.id,
-        revision=revision,
-        folder=folder,
-        patterns=patterns,
-        pass_env=("HF_TOKEN", "HF_ENDPOINT", "HF_HOME"),
-        argv=("{runtime}/bin/hf", "download", model.source.id, "--revision", revision, "--local-dir", folder, *include),
-        needs=("runtime-packages",),
-        outputs=(f"{folder}/config.json",),
-        forecast=Forecast(download_mib=size_mib, disk_mib=size_mib),
-        shared=True,
     )
 
 

@@ -1,0 +1,87 @@
+"""What tests that click through the wizard share: a panel on cards that are not here, and its stages driven."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from playwright.sync_api import expect
+
+from app.control import Control
+from backends.spec import Chat, Hardware, Piece, Spec
+from backends.steps import Plan
+from tests.guided_trtllm import machine
+from tests.live.browser import Visitor
+from tests.live.trtllm.parts import bare
+
+
+class OnStandInCards(Control):
+    """The control, on a machine that is said to have two RTX 3090; what it plans is carried out without them.
+
+    `heard`: the pieces of text that servers answered with.
+    """
+
+    machine: Hardware = machine("NVIDIA GeForce RTX 3090", 86, 2, driver="590.44.01")
+    heard: list[str]
+
+    def detect(self, refresh: bool = False) -> Hardware:
+        return self.machine
+
+    def plan(self, spec: Spec, hardware: Hardware | None = None) -> Plan:
+        return bare(super().plan(spec, hardware), self.machine)
+
+    async def chat(self, run_id: str, chat: Chat) -> AsyncIterator[Piece]:
+        async with aclosing(super().chat(run_id, chat)) as pieces:
+            async for piece in pieces:
+                if piece.text:
+                    self.heard.append(piece.text)
+                yield piece
+
+
+def option(page: Any, name: str, value: str) -> Any:
+    """The label of one of several choices: its radio button itself is hidden."""
+    return page.locator("label", has=page.locator(f'[name="{name}"][value="{value}"]'))
+
+
+def model_named(
+    visitor: Visitor, control: Control, name: str, template: str, model: str = "tiny-llama",
+    architecture: str = "LlamaForCausalLM", trust: bool = False,
+) -> Any:  # fmt: skip
+    """From the first page to the engines, with a model of the data folder; returns the page."""
+    page = visitor.opens()
+    if page.locator("[data-do=new]").is_visible():  # another run is shown first
+        page.click("[data-do=new]")
+    expect(page.locator("#sw-detect")).to_contain_text("RTX 3090")
+    page.click("text=Continue to model")
+    option(page, "model.kind", "folder").click()
+    page.fill('[name="model.id"]', str(control.settings.home / "models" / model))
+    expect(page.locator('[data-slot="facts"]')).to_contain_text(architecture)
+    page.click("text=Advanced")
+    page.fill('[name="name"]', name)
+    option(page, "template", template).click()
+    if trust:
+        option(page, "trust_remote_code", "true").click()
+    page.click("text=Continue to engine")
+    page.click("text=Image, ports and network")
+    return page
+
+
+def launched(page: Any, name: str) -> str:
+    """From the review to a running server, with its steps and its log on the way; returns the run's id."""
+    page.click("#sw-review [type=submit]")
+    page.wait_for_url(re.compile(f"run={name}-"))
+    expect(page.locator("#sw-launch h1")).to_have_text(f"Launching {name}")
+    expect(page.locator(".stages li.now, .stages li.done").first).to_be_visible()
+    expect(page.locator("#sw-launch h1")).to_have_text(f"{name} is running", timeout=240_000)
+    expect(page.locator("#sw-launch [role=alert]")).to_have_count(0)
+    return str(re.search(r"run=([\w-]+)", page.url)[1])
+
+
+def streamed(visitor: Visitor, control: OnStandInCards, question: str) -> str:
+    """What the chat shows as the answer, which came in more than one piece."""
+    control.heard.clear()
+    shown = visitor.asks(question)
+    assert len(control.heard) > 1 and "".join(control.heard) == shown
+    return shown

@@ -137,7 +137,8 @@ class Sampler:
         self._gpus: tuple[Gpu, ...] = ()
         self._end = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._client = httpx.Client(trust_env=False)
+        # A connection that is kept open would make Triton wait for its end, up to its exit timeout, at every stop.
+        self._client = httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="look")
         self._memories: dict[str, tuple[float, float | None]] = {}
 

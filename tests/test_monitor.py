@@ -13,6 +13,7 @@ from app.monitor import Sampler
 from backends.probes.server import Histogram, Look, read_metrics
 from backends.runs import Run, State
 from backends.spec import Endpoint
+from tests.conftest import until
 from tests.plans import plan
 
 METRICS = """# HELP nv_inference_request_success Number of successful inference requests
@@ -62,14 +63,26 @@ def test_a_server_that_was_restarted_counts_from_nothing() -> None:
 @pytest.fixture
 def served() -> Iterator[tuple[dict, Run]]:
     """A server that speaks Triton's health and metrics endpoints, and the run that it belongs to."""
-    told = {"metrics": METRICS.format(tokens=100, few=1, all=4), "asked": 0}
+    told = {"metrics": METRICS.format(tokens=100, few=1, all=4), "asked": 0, "open": set()}
 
     class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # which keeps a connection until one side closes it
+
+        def setup(self) -> None:
+            super().setup()
+            told["open"].add(self.client_address)
+
+        def finish(self) -> None:
+            super().finish()
+            told["open"].discard(self.client_address)
+
         def do_GET(self) -> None:
             told["asked"] += 1
+            body = told["metrics"].encode()
             self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(told["metrics"].encode())
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             return
@@ -152,4 +165,13 @@ def test_visitors_cost_no_further_looks(served: tuple[dict, Run]) -> None:
     for _ in range(1000):
         assert sampler.now is not None
     assert told["asked"] == asked
+    sampler.stop()
+
+
+def test_no_connection_is_left_open_for_which_a_server_would_wait_when_it_is_stopped(served: tuple[dict, Run]) -> None:
+    told, run = served
+    sampler = Sampler(lambda: [run], lambda _run: None)
+    (sample,) = sampler.sample().servers
+    assert sample.ready and told["asked"] == 2
+    until(lambda: not told["open"], 5)
     sampler.stop()

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -397,12 +398,13 @@ def _ended(status: int) -> Text:
 
 
 def _port_taken(failed: StepFailed, run: Run) -> bool:
-    """True where a chosen port was taken between the choice and the start, and another may be chosen."""
-    ports = run.spec.ports
-    if None not in (ports.http, ports.grpc, ports.metrics):
-        return False
+    """True where a chosen port was taken between the choice and the start, and another may be chosen; not where it is
+    one that the spec names, which would be as taken the next time."""
+    ports = (run.spec.ports.http, run.spec.ports.grpc, run.spec.ports.metrics)
     taken = ("already in use", "port is already allocated")  # the server's own words, Docker's words
-    return any(words in line.lower() for line in failed.last_lines for words in taken)
+    lines = [line for line in failed.last_lines if any(words in line.lower() for words in taken)]
+    named = [port for port in ports if port is not None]
+    return bool(lines) and None in ports and not any(re.search(rf":{port}\b", line) for port in named for line in lines)
 
 
 def _free_ports(count: int) -> list[int]:

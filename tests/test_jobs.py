@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -17,11 +18,11 @@ import pytest
 from app.__main__ import control as make_control
 from app.control import Control
 from app.jobs import RunFolder
-from app.worker import Worker
-from backends.errors import Conflict
+from app.worker import Worker, _port_taken
+from backends.errors import Conflict, StepFailed
 from backends.events import Event, Kind
-from backends.runs import State
-from backends.spec import FasterTransformerOptions, ModelSource, Spec
+from backends.runs import Run, State
+from backends.spec import FasterTransformerOptions, ModelSource, Ports, Spec
 from backends.steps import Plan, Service, Task
 from backends.text import same
 from tests.conftest import until
@@ -91,6 +92,23 @@ def test_a_run_without_a_server_comes_to_its_end(control: Control) -> None:
     assert over(control, run.id) is State.DONE
     assert [view.standing for view in control.steps(run.id)] == ["done", "done"]
     assert control.log(run.id, "two").lines == ("2",)
+
+
+@pytest.mark.parametrize(
+    ("line", "again"),
+    [
+        ("failed to start GRPC service: Unavailable - Socket '127.0.0.1:40001' already in use", True),
+        ("Bind for 127.0.0.1:40001 failed: port is already allocated", True),
+        ("failed to start HTTP service: Unavailable - Socket '127.0.0.1:8000' already in use", False),
+        ("Bind for 127.0.0.1:8000 failed: port is already allocated", False),
+        ("no memory left", False),
+    ],
+)
+def test_only_a_port_that_nobody_named_is_chosen_again(line: str, again: bool) -> None:
+    made = plan()
+    spec = made.spec.model_copy(update={"ports": Ports(http=8000)})
+    run = Run(id="x-1", name="x", state=State.RUNNING, spec=spec, plan=made, created_at=datetime.now(UTC))
+    assert _port_taken(StepFailed(same("It ended."), last_lines=("loading", line)), run) is again
 
 
 def test_a_step_that_fails_ends_the_run_and_says_why(control: Control) -> None:

@@ -88,7 +88,7 @@ def served() -> Iterator[tuple[dict, Run]]:
             return
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     port = server.server_address[1]
     made = plan()
     endpoint = Endpoint(http_port=port, grpc_port=1, metrics_port=port, model="chat")

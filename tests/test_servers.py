@@ -83,7 +83,7 @@ def triton() -> Iterator[tuple[dict[str, Any], Endpoint]]:
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield answers, Endpoint(http_port=server.server_address[1], grpc_port=1, metrics_port=1, model="")
     server.shutdown()
     server.server_close()

@@ -112,7 +112,7 @@ def triton() -> Iterator[tuple[type[Handler], Endpoint]]:
 
     kind = type("One", (Handler,), {"do": metrics})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     port = server.server_address[1]
     yield kind, Endpoint(http_port=port, grpc_port=1, metrics_port=port, model="")
     server.shutdown()

@@ -216,6 +216,7 @@ def test_a_port_that_is_taken_is_said_so(live_control: Control) -> None:
         spec = DEMO.model_copy(update={"name": "port", "ports": Ports(http=taken.getsockname()[1])})
         run = live_control.wait(live_control.start(spec).run.id, 180)
     assert run.state is State.FAILED
+    assert len(live_control.log_starts(run.id, "serve")) == 1, "the port that a person named is not tried again"
     assert "port" in run.trouble.message.en
     assert "端口" in run.trouble.message.zh
     assert live_control._targets["local"].find(run.id).processes == 0

@@ -242,7 +242,7 @@ def test_a_port_of_the_far_machine_is_brought_here_and_goes_with_the_tunnel(behi
     host, path = behind_ssh
     monkeypatch.setenv("PATH", path)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as far:
-        threading.Thread(target=far.serve_forever, daemon=True).start()
+        threading.Thread(target=far.serve_forever, args=(0.02,), daemon=True).start()
         tunnel = Tunnel(host, [(str(free.http_port), str(far.server_port))])
         assert healthy(f"{free.http}/")
         tunnel.close()

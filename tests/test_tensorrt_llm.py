@@ -273,6 +273,13 @@ def test_an_engine_that_a_person_has_is_checked_in_place_of_a_build() -> None:
     assert "accept /srv/engines/l" in argv(plan, "engine-check")
 
 
+@pytest.mark.parametrize(("front", "instances"), [("ensemble", 1), ("bls", 4)])
+def test_no_piece_of_an_answer_overtakes_another_in_the_ensemble(front: str, instances: int) -> None:
+    plan = guided(LLAMA2, H100, "llama", version="1.2.1", flow="trtllm_build", front=front, max_batch=8).plan()
+    (text,) = (file.text for step in plan.steps if step.id == "settings" for file in step.files)
+    assert json.loads(text)["values"]["postprocessing_instance_count"] == instances
+
+
 # --- reasons against --------------------------------------------------------------------------------------------------
 
 

@@ -61,7 +61,8 @@ def wanted(deployment: Deployment) -> Wanted:
         "kv_cache_free_gpu_mem_fraction": wishes.kv_fraction,
         "triton_max_batch_size": batch,
         "preprocessing_instance_count": min(batch, 4),
-        "postprocessing_instance_count": min(batch, 4),
+        # Through the ensemble each piece is decoded on its way out: of several instances one would overtake another.
+        "postprocessing_instance_count": 1 if deployment.front == "ensemble" else min(batch, 4),
         "bls_instance_count": batch,
         "max_queue_size": spec.limits.queue,
         "max_queue_delay_microseconds": 0,

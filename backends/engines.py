@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from backends import guide_notes
-from backends.fitting import Suggestion, changes_that_fit
+from backends.fitting import Suggestion, changes_that_fit, shorter_answers
 from backends.images import VARIANT, Recommendation
 from backends.memory import Estimate, HostNeed, chosen_gpus, estimate
 from backends.obstacles import Recommended, Rules, against, crowded, number, since, too_large
@@ -48,7 +48,8 @@ class Effort(Frozen):
 class Way(Frozen):
     """One way to a served model. `reasons` empty: it can be taken now. `possible`: only Slipway itself lacks it yet.
 
-    `changes`: where it does not fit, the smallest ones after which it does and this way can be taken.
+    `changes`: where it does not fit (into memory, into the model's context), the smallest ones after which it does and
+    this way can be taken.
     """
 
     id: str
@@ -163,6 +164,8 @@ def _way(
 
     obstacles = obstacles_of(chosen) + (() if rule.elastic else too_large(memory))
     changes = changes_that_fit(chosen, hardware, model) if memory.verdict == "over" and driven is not None else ()
+    if obstacles and driven is not None and (shorter := shorter_answers(chosen, model)) is not None:
+        changes = (shorter, *changes)
     missing = (
         ()
         if driven is not None

@@ -1,4 +1,5 @@
-"""Where a deployment does not fit: the smallest changes after which it does, each a Spec ready to be applied. Pure."""
+"""Where a deployment does not fit, into memory or into the model's context: the smallest changes after which it does,
+each a Spec ready to be applied. Pure."""
 
 from __future__ import annotations
 
@@ -43,6 +44,21 @@ def changes_that_fit(spec: Spec, hardware: Hardware, model: Model) -> tuple[Sugg
     ]
     found = [suggestion for suggestion in alone if suggestion is not None]
     return tuple(found) if found else tuple(_together(spec, hardware, model, fits))
+
+
+def shorter_answers(spec: Spec, model: Model) -> Suggestion | None:
+    """Answers of half the context at most, where the limit leaves no room for a prompt; None where it does."""
+    room, now = spec.limits.context or model.context, spec.limits.new_tokens
+    if room is None or now < room:
+        return None
+    most = max(1, room // 2)
+    return Suggestion(
+        text=Text(
+            en=f"Allow answers of {most:,} tokens instead of {now:,}",
+            zh=f"最大输出由 {now:,} 减为 {most:,} 个 token",
+        ),
+        spec=_with_limits(spec, new_tokens=most),
+    )
 
 
 def _with_limits(spec: Spec, **changes: int) -> Spec:

@@ -10,7 +10,7 @@ from backends import images, limits
 from backends.engines import Way, images_of, ways
 from backends.obstacles import Recommended
 from backends.recipes import RECIPES
-from backends.spec import Docker, Gpu, Hardware, Limits, Model, Spec
+from backends.spec import Docker, Gpu, Hardware, Limits, Model, ModelSource, Spec
 from backends.text import Text
 from tests.test_memory import model
 
@@ -259,6 +259,17 @@ def test_every_change_that_is_offered_opens_its_way() -> None:
                 kinds.add(change.text.en.split()[0])
             assert way.memory.verdict == "over" or not way.changes
     assert kinds == {"Serve", "Allow", "Use", "Split"}
+
+
+def test_where_answers_leave_no_room_for_a_prompt_shorter_ones_are_offered_and_open_the_way() -> None:
+    wanted = Spec(model=ModelSource(kind="demo"), limits=Limits(concurrent=4, context=1024))  # answers of 1,024, too
+    told = found(model("llama-2-7b"), machine(), wanted)
+    for name in ("trtllm_engine_0_5", "trtllm_engine", "trtllm_llmapi"):
+        assert says(told[name], "leave no room for a prompt in a context of 1,024"), told[name].reasons
+    (change,) = told["trtllm_engine"].changes
+    assert (change.spec.limits.new_tokens, change.text.en) == (512, "Allow answers of 512 tokens instead of 1,024")
+    assert not found(model("llama-2-7b"), machine(), change.spec)["trtllm_engine"].reasons
+    assert not told["vllm"].reasons and not told["vllm"].changes
 
 
 def test_effort_tells_builds_from_mere_pulls() -> None:

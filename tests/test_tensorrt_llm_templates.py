@@ -15,7 +15,8 @@ from backends.lint import lint as lint_all
 from backends.steps import fill_step
 from backends.tensorrt_llm import engine_config, filling, lint, placeholders, templates, tokenizer_edits
 from backends.tensorrt_llm.filling import Wanted
-from tests.guided_trtllm import GUIDED
+from backends.tensorrt_llm.versions import Release, numbers, releases
+from tests.guided_trtllm import GUIDED, LLAMA2, Guided, guided, machine
 from tests.trtllm_upstream import committed
 from tests.trtllm_upstream import templates as upstream
 
@@ -63,9 +64,14 @@ def engine(folder: Path, config: dict, files: str) -> Path:
 
 def wanted(name: str, folder: Path, **changes: object) -> Wanted:
     """What the plan of that name wants, its places filled."""
+    return wanted_by(GUIDED[name], folder, **changes)
+
+
+def wanted_by(one: Guided, folder: Path, **changes: object) -> Wanted:
+    """What a deployment's plan wants, its places filled."""
     places = {"home": str(folder), "models": str(folder / "models"), "run": str(folder / "run"), "assets": "/a",
               "python": "python3"}  # fmt: skip
-    step = fill_step(GUIDED[name].plan().step("settings"), places)
+    step = fill_step(one.plan().step("settings"), places)
     told = json.loads(step.files[0].text) | changes  # type: ignore[union-attr]
     return Wanted.model_validate(told)
 
@@ -115,6 +121,42 @@ def test_a_filled_repository_is_well_by_our_own_lint(case: tuple[str, Path, Want
     placed = {"tokenizer_dir": str(tmp_path), "engine_dir": str(built)}
     templates.fill(template, told.model_copy(update={"values": told.values | placed}), built, tmp_path / "out")
     assert lint_all(tmp_path / "out") == ()
+
+
+def engine_of(row: Release) -> dict:
+    """An engine's config.json as that version writes it: 0.12 on: the lengths' sum, 0.15 on: the cache's kind."""
+    have = numbers(row.version)
+    length = {"max_seq_len": 2560} if have >= (0, 12) else {"max_output_len": 512}
+    plugins = {"gpt_attention_plugin": "float16", "remove_input_padding": True, "use_paged_context_fmha": True}
+    build = {"max_batch_size": 8, "max_input_len": 2048, "max_beam_width": 1, **length}
+    build |= {"kv_cache_type": "PAGED"} if have >= (0, 15) else {}
+    plugins |= {} if have >= (0, 15) else {"paged_kv_cache": True}
+    pretrained = {
+        "architecture": "LlamaForCausalLM", "dtype": "float16", "logits_dtype": "float32", "vocab_size": 32000,
+        "mapping": {"world_size": 2, "tp_size": 2, "pp_size": 1}, "quantization": {"quant_algo": None},
+    }  # fmt: skip
+    return {"version": row.version, "pretrained_config": pretrained, "build_config": build | {"plugin_config": plugins}}
+
+
+@pytest.mark.parametrize("row", [row for row in releases() if row.flow == "trtllm_build"], ids=lambda row: row.release)
+def test_each_release_from_0_8_on_gets_its_template_filled_parsed_and_held_against_its_engine(
+    row: Release, tmp_path: Path
+) -> None:
+    cards = machine("NVIDIA A100-SXM4-80GB", 80, 2, 81_920, "590.44.01")
+    sizes = {"max_batch": 8, "max_input": 2048, "max_output": 512, "tensor_parallel": 2}
+    told = wanted_by(guided(LLAMA2, cards, "each", release=row.release, flow="trtllm_build", **sizes), tmp_path)
+    assert told.version == row.version
+    built = engine(tmp_path / "engine", engine_of(row), "rank0.engine rank1.engine")
+    told = told.model_copy(update={"values": told.values | {"tokenizer_dir": str(tmp_path), "engine_dir": str(built)}})
+    template = upstream(row.version, tmp_path / "templates")
+    templates.fill(template, told, built, tmp_path / "out")
+    assert lint_all(tmp_path / "out") == ()
+    for path in (tmp_path / "out").glob("*/config.pbtxt"):
+        text = path.read_text(encoding="utf-8")
+        assert "${" not in text and pbtxt.read(text).max_batch_size == 8
+    with pytest.raises(CannotDo) as caught:
+        templates.fill(template, told.model_copy(update={"max_batch": 9, "tensor_parallel": 1}), built, tmp_path / "no")
+    assert "batches of 9" in caught.value.of("en") and "1 x 1 ranks" in caught.value.of("en")
 
 
 def test_upstreams_files_stay_as_they_are(case: tuple[str, Path, Wanted, Path], tmp_path: Path) -> None:

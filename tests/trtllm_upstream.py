@@ -9,6 +9,8 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
+from backends.tensorrt_llm import placeholders, versions
+
 FIXTURES = Path(__file__).parent / "fixtures" / "tensorrt_llm"
 _TENSOR = re.compile(r"(\w+) (\w+) \[([-\d, ]*)\](.*)")
 _LATER = (  # parameters of tensorrt_llm in 0.19.0: key, placeholder
@@ -65,9 +67,16 @@ def _tensors() -> dict[str, dict[str, dict[str, str]]]:
     return told | {"1.2.1": renamed}
 
 
+def _form(version: str) -> str:
+    """The version whose tensors the templates of this one have: 0.5.0, 0.19.0 (from 0.8 on), 1.2.1 (from 0.20 on)."""
+    if version in _tensors():
+        return version
+    return "0.19.0" if versions.numbers(version) < (0, 20) else "1.2.1"
+
+
 def tensors(version: str, model: str, side: str) -> list[str]:
     """The tensors of one side ("input", "output") of a model, as pbtxt."""
-    found = []
+    found, version = [], _form(version)
     for told in _tensors()[version][model][side].split(";"):
         match = _TENSOR.match(told.strip())
         if match is None:
@@ -110,10 +119,10 @@ def _step(model: str, inputs: str, outputs: str) -> str:
 
 
 def templates(version: str, folder: Path) -> Path:
-    """The folder inflight_batcher_llm of 0.5.0, 0.19.0 or 1.2.1."""
+    """The folder inflight_batcher_llm of 0.5.0, or of 0.8 to 1.2, with the placeholders that the list has for it."""
     old = version == "0.5.0"
     batch = "128" if old else "${triton_max_batch_size}"
-    models = list(_tensors()[version])
+    models = list(_tensors()[_form(version)])
     for model in models:
         both = [*tensors(version, model, "input"), *tensors(version, model, "output")]
         head = [f'name: "{model}"', f"max_batch_size: {batch}"]
@@ -146,10 +155,12 @@ def _rest(version: str, model: str) -> list[str]:
                 "gpt_model_path ${engine_dir}", *(f"{name} ${{{name}}}" for name in unset)
             )  # fmt: skip
             return ['backend: "tensorrtllm"', policy, "instance_group { count: 1 kind: KIND_CPU }", told]
-        pairs = (pair.split(" ") for pair in _LATER)
+        known = {one.name for one in placeholders.of_version(version)}
+        pairs = (pair.split(" ") for pair in (*_LATER, "max_kv_cache_length max_kv_cache_length"))
+        pairs = (pair for pair in pairs if pair[1] in known)
         worker = ["executor_worker_path /opt/tritonserver/backends/tensorrtllm/trtllmExecutorWorker"]
         told = _parameters("FORCE_CPU_ONLY_INPUT_TENSORS no", *(f"{key} ${{{name}}}" for key, name in pairs),
-                           *(worker if version == "1.2.1" else []))  # fmt: skip
+                           *(worker if _form(version) == "1.2.1" else []))  # fmt: skip
         return ['backend: "${triton_backend}"', policy, _QUEUE, "instance_group { count: 1 kind: KIND_CPU }", told]
     if model == "tensorrt_llm_bls":
         told = _parameters(
@@ -160,15 +171,16 @@ def _rest(version: str, model: str) -> list[str]:
         return ['backend: "python"', "model_transaction_policy { decoupled: ${decoupled_mode} }",
                 "instance_group { count: ${bls_instance_count} kind: KIND_CPU }", told]  # fmt: skip
     told, more = ["tokenizer_dir ${tokenizer_dir}"], []
-    if old:
+    if versions.numbers(version) < (0, 10):
         told.append("tokenizer_type ${tokenizer_type}")
+    if old:
         count = "1"
     elif model == "preprocessing":
         told += ["add_special_tokens ${add_special_tokens}", "multimodal_model_path ${multimodal_model_path}",
                  "engine_dir ${engine_dir}", "max_num_images ${max_num_images}"]  # fmt: skip
         count = "${preprocessing_instance_count}"
         more = [_QUEUE]
-        if version == "1.2.1":
+        if _form(version) == "1.2.1":
             told.append("hf_model_path ${hf_model_path}")
     else:
         told.append("skip_special_tokens ${skip_special_tokens}")
@@ -186,7 +198,7 @@ _QUEUE = (
 def _steps(version: str) -> list[str]:
     names = ["end_id", "pad_id", "beam_width", "temperature", "repetition_penalty", "presence_penalty", "random_seed"]
     same = " ".join(f"{name}={name}" for name in names)
-    least = "min_tokens" if version == "1.2.1" else "min_length"
+    least = "min_tokens" if _form(version) == "1.2.1" else "min_length"
     more = f"runtime_top_k=top_k runtime_top_p=top_p len_penalty=length_penalty {least}={least} streaming=stream"
     lengths = "input_ids=_INPUT_ID input_lengths=_REQUEST_INPUT_LEN request_output_len=_REQUEST_OUTPUT_LEN"
     pre_in = "QUERY=text_input BAD_WORDS_DICT=bad_words STOP_WORDS_DICT=stop_words REQUEST_OUTPUT_LEN=max_tokens"
@@ -215,7 +227,7 @@ _PRE = (
 
 def _shared(version: str, side: str) -> str:
     """Tensors that ensemble and core call alike: Triton wants every input of an ensemble used."""
-    told = _tensors()[version]
+    told = _tensors()[_form(version)]
     names = [{match.group(1) for one in told[model][side].split(";") if (match := _TENSOR.match(one.strip()))}
              for model in ("ensemble", "tensorrt_llm")]  # fmt: skip
     done = {"end_id", "pad_id", "min_length", "min_tokens"}
@@ -245,12 +257,12 @@ def library(folder: Path, version: str) -> Path:
     templates."""
     shutil.copytree(FIXTURES / "library", folder)
     (folder / "version.txt").write_text(f"{version}\n", encoding="utf-8")
-    if version != "0.5.0":
+    if versions.numbers(version) >= (0, 19):
         (folder / "examples" / "models" / "core").mkdir(parents=True)
         (folder / "examples" / "llama").rename(folder / "examples" / "models" / "core" / "llama")
     if version.startswith("1."):
         all_models = folder / "triton_backend" / "all_models"
-        templates("1.2.1", all_models / "inflight_batcher_llm")
+        templates(version, all_models / "inflight_batcher_llm")
         llmapi(all_models / "llmapi")
     return committed(folder, f"v{version}")
 
@@ -267,7 +279,7 @@ def llmapi(folder: Path) -> Path:
 
 def backend(folder: Path, version: str, submodule: Path | None = None) -> Path:
     """tensorrtllm_backend: templates, and at 0.5.0 the Dockerfile and TensorRT-LLM as a submodule named by SSH."""
-    templates("0.5.0" if version == "0.5.0" else "0.19.0", folder / "all_models" / "inflight_batcher_llm")
+    templates(version, folder / "all_models" / "inflight_batcher_llm")
     (folder / "inflight_batcher_llm").mkdir()
     (folder / "inflight_batcher_llm" / "CMakeLists.txt").write_text("# stand-in\n", encoding="utf-8")
     (folder / "dockerfile").mkdir()

@@ -400,13 +400,15 @@ def _lengths(spec: Spec, wanted: TensorRtLlmOptions, model: Model, reasons: list
     else:
         longest = _INPUT if most is None else min(_INPUT, most - output)
     if longest < 1:
+        room = spec.limits.context or most or 0
         reasons.append(
             Text(
-                en=f"An answer of {output:,} tokens leaves no room for a prompt.",
-                zh=f"回答长度 {output:,} 个 token 后没有留给提示的空间。",
+                en=f"Answers of {output:,} tokens leave no room for a prompt in a context of {room:,}. Allow fewer "
+                "output tokens.",
+                zh=f"上下文为 {room:,} 个 token，最大输出 {output:,} 没有给提示留下空间，请减小最大输出。",
             )
         )
-        longest = 1
+        return 1, output
     if most is not None and longest + output > most:
         reasons.append(
             Text(

@@ -217,6 +217,7 @@ def _context(reader: _Reader, kind: Family | None, facts: dict[str, int | float 
     facts["rope_scaling"] = how[:40]
     factor = scaling.get("factor")
     factor = float(factor) if isinstance(factor, int | float) and 1 <= factor <= 4096 else 1.0
+    facts["rope_factor"] = factor
     trained = scaling.get("original_max_position_embeddings", reader.config.get("original_max_position_embeddings"))
     if isinstance(trained, int) and 1 <= trained <= MOST:
         facts["context_trained"] = trained

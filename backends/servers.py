@@ -53,7 +53,9 @@ def spoken(config: Mapping[str, Any]) -> Spoken | Text:
         else:
             kind = "bls" if str(config.get("backend")) == "python" else "ensemble"
             kind = f"{kind}-seed" if "seed" in inputs else kind
-        return Spoken(engine="tensorrt_llm", told=_tensorrt_llm(kind, decoupled or kind.startswith("ensemble")))
+        told = _tensorrt_llm(kind, decoupled or kind.startswith("ensemble"))
+        excludes = {"excludes": "true"} if "exclude_input_in_output" in inputs else {}
+        return Spoken(engine="tensorrt_llm", told=told | excludes)
     if _CORE & inputs.keys():
         return Text(
             en=f"The model “{name}” takes token ids, and its tokenizer is not known here. Name its ensemble instead.",

@@ -173,7 +173,7 @@ def test_each_flow_of_tensorrt_llm_gets_a_release_that_has_it_and_knows_the_mode
 def test_a_way_gets_a_release_that_slipway_drives_even_where_an_older_one_is_native() -> None:
     here, of = machine(), model("llama-2-7b")
     told = found(of, here, None, **images_of(images.recommend(here, model=of), of))
-    assert (told["vllm"].image, told["trtllm_llmapi"].image) == ("24.06-vllm-python-py3", "25.09-trtllm-python-py3")
+    assert (told["vllm"].image, told["trtllm_llmapi"].image) == ("24.04-vllm-python-py3", "25.09-trtllm-python-py3")
     assert not told["vllm"].reasons and not told["trtllm_llmapi"].reasons
     assert {part.stage.en for part in told["trtllm_llmapi"].effort.stages} == {"Image", "Load"}
 

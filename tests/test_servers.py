@@ -58,6 +58,12 @@ def test_a_model_is_known_by_its_tensors_and_a_chat_can_be_sent(told: dict, engi
     assert there & {one.name for one in session.inputs} >= {"text_input"} - ({"text_input"} if told is OURS else set())
 
 
+def test_a_watched_ensemble_is_asked_to_leave_the_prompt_out_where_it_can() -> None:
+    can = config("ensemble", "text_input max_tokens stream exclude_input_in_output", platform="ensemble")
+    told = [found.told.get("excludes") for found in map(spoken, (ENSEMBLE, can)) if isinstance(found, Spoken)]
+    assert told == [None, "true"]
+
+
 @pytest.mark.parametrize("told", [CORE, RESNET, {}])
 def test_any_other_model_is_refused_with_the_reason(told: dict) -> None:
     assert isinstance(spoken(told), Text)

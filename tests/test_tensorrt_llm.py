@@ -30,8 +30,12 @@ from tests.guided_trtllm import (
     Guided,
     guided,
     machine,
+    model,
     written,
 )
+
+QWEN2 = model("qwen2.5-0.5b-instruct", "Qwen/Qwen2.5-0.5B-Instruct", tokenizer=QWEN3.tokenizer)
+LLAMA2_BF16 = LLAMA2.model_copy(update={"dtype": "bf16"})
 
 
 def reasons(one: Guided) -> str:
@@ -278,6 +282,81 @@ def test_no_piece_of_an_answer_overtakes_another_in_the_ensemble(front: str, ins
     plan = guided(LLAMA2, H100, "llama", version="1.2.1", flow="trtllm_build", front=front, max_batch=8).plan()
     (text,) = (file.text for step in plan.steps if step.id == "settings" for file in step.files)
     assert json.loads(text)["values"]["postprocessing_instance_count"] == instances
+
+
+def gptq(version: str, kind: Model, files: tuple[str, ...] = ("model.safetensors",)) -> Guided:
+    """A model packed by GPTQ."""
+    packed = kind.model_copy(update={"quantisation": "gptq", "weight_files": files})
+    return guided(packed, A100_X2, "g", version=version, flow="trtllm_build", quantisation="int4_gptq", max_batch=4)
+
+
+@pytest.mark.parametrize(("kind", "files", "told"), [
+    (LLAMA2, 1, True), (LLAMA2, 2, False), (QWEN2, 1, False),
+])  # fmt: skip
+def test_only_llamas_converter_is_told_the_packed_file_by_name(kind: Model, files: int, told: bool) -> None:
+    """Qwen's has no such option; of more than one file none is the file."""
+    names = tuple(f"model-{number}.safetensors" for number in range(files))
+    words = argv(gptq("0.16.0", kind, names).plan(), "convert")
+    assert "--weight_only_precision int4_gptq --per_group" in words
+    assert ("--quant_ckpt_path" in words) is told
+
+
+def test_gptq_of_llama_waits_for_the_option_that_later_versions_have() -> None:
+    assert "int4 GPTQ is not made" in reasons(gptq("0.11.0", LLAMA2))
+
+
+def test_what_0_5_quantises_runs_in_fp16_whatever_the_model_was_trained_in() -> None:
+    def one(precision: Precision, quantisation: str) -> Guided:
+        return guided(LLAMA2_BF16, A100_X2, "llama", precision, release="23.10", quantisation=quantisation, max_batch=4)
+
+    assert "--dtype bfloat16" in argv(one("auto", "none").plan(), "engine")
+    assert "--dtype float16" in argv(one("auto", "int8_weight_only").plan(), "engine")
+    assert "fp16 activations only" in reasons(one("bf16", "int8_weight_only"))
+
+
+def test_smoothquant_of_0_5_has_what_reads_its_calibration_texts() -> None:
+    plan = GUIDED["trtllm-002-qwen-7b-smoothquant"].plan()
+    assert "datasets~=2.3.2" in (plan.step("packages-dockerfile").files[0].text or "")  # type: ignore[union-attr]
+    assert "datasets" not in GUIDED["trtllm-002-qwen-7b-int4"].plan().model_dump_json()
+
+
+def turned(version: str, batching: str = "inflight", **facts: object) -> Guided:
+    """Llama 2 with positions that turn otherwise."""
+    model = LLAMA2.model_copy(update={"facts": LLAMA2.facts | facts})
+    return guided(model, A100_X2, "llama", version=version, flow="build_py" if version == "0.5.0" else "trtllm_build",
+                  batching=batching, max_batch=4, max_input=512, max_output=512)  # fmt: skip
+
+
+def test_0_5_is_told_how_positions_turn_which_its_builder_does_not_read() -> None:
+    assert "--rotary" not in argv(turned("0.5.0").plan(), "engine")
+    told = argv(turned("0.5.0", rope_theta=1_000_000.0, rope_scaling="linear", rope_factor=2.0).plan(), "engine")
+    assert "--rotary_base 1000000.0 --rotary_scaling linear 2.0" in told
+    later = turned("0.16.0", rope_theta=1_000_000.0, rope_scaling="linear").plan()
+    assert "--rotary" not in argv(later, "convert") + argv(later, "engine")
+
+
+@pytest.mark.parametrize(("version", "kind", "batching", "sign"), [
+    ("0.5.0", "llama3", "inflight", "does not know rope scaling “llama3”."),
+    ("0.11.0", "llama3", "inflight", "does not know rope scaling “llama3”, which came with 0.12."),
+    ("0.5.0", "dynamic", "inflight", "choose V1 batching"),
+    ("0.5.0", "dynamic", "v1", None),
+    ("0.12.0", "llama3", "inflight", None),
+])  # fmt: skip
+def test_an_engine_that_would_turn_positions_wrongly_is_refused(
+    version: str, kind: str, batching: str, sign: str | None
+) -> None:
+    told = reasons(turned(version, batching, rope_scaling=kind, rope_factor=2.0))
+    assert (sign in told) if sign else not told
+
+
+def test_qwen3_is_quantised_to_fp8_alone_and_not_cut_into_stages() -> None:
+    two = machine("NVIDIA H100 80GB HBM3", 90, 2, 81_559, "590.44.01")
+    options = {"version": "1.2.1", "flow": "trtllm_build", "max_batch": 4}
+    assert "int8 weight-only is not made" in reasons(
+        guided(QWEN3, two, "q", quantisation="int8_weight_only", **options)
+    )
+    assert reasons(guided(QWEN3, two, "q", pipeline_parallel=2, **options))
+    assert "--qformat fp8" in argv(guided(QWEN3, two, "q", quantisation="fp8", **options).plan(), "convert")
 
 
 # --- reasons against --------------------------------------------------------------------------------------------------

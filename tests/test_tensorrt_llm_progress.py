@@ -68,6 +68,21 @@ def test_the_ending_of_a_conversion_is_its_end() -> None:
     assert told(["Total time of converting checkpoints: 00:01:13"]) == [("Done", 1.0)]
 
 
+@pytest.mark.parametrize(("lines", "stages"), [
+    (["Initializing model from /m", "Starting quantization...", "Calibrating batch 0", "Quantization done. Total time"
+      " used: 61.23 s.", "Quantized model exported to /out. Total time used 9.02 s."],
+     ["Calibrating", "Weights read", "Done"]),
+    (["Total time of reading and converting: 12.345 s", "Total time of saving checkpoint: 3.210 s",
+      "Total time of converting checkpoints: 00:00:16"], ["Weights read", "Done"]),
+    (["[01/20/2025-09:13:50] [TRT-LLM] [I] Set gemm_plugin to bfloat16.",
+      "[01/20/2025-09:15:02] [TRT-LLM] [I] Total time of building all engines: 00:01:13"], ["TensorRT builds", "Done"]),
+])  # fmt: skip
+def test_later_tools_go_through_their_stages(lines: list[str], stages: list[str]) -> None:
+    heard = told(lines)
+    assert list(dict.fromkeys(name for name, _ in heard)) == stages
+    assert [fraction for _, fraction in heard] == sorted(fraction for _, fraction in heard)
+
+
 def test_a_silent_builder_is_said_to_work_and_for_how_long(tmp_path: Path) -> None:
     log, now = tmp_path / "log", [0.0]
     log.touch()

@@ -159,6 +159,12 @@ def test_each_release_from_0_8_on_gets_its_template_filled_parsed_and_held_again
     assert "batches of 9" in caught.value.of("en") and "1 x 1 ranks" in caught.value.of("en")
 
 
+def test_the_template_of_0_12_calls_the_pictures_model_by_its_older_name(tmp_path: Path) -> None:
+    template = upstream("0.12.0", tmp_path / "t")
+    told = (template / "preprocessing" / "config.pbtxt").read_text(encoding="utf-8")
+    assert "${visual_model_path}" in told and "${multimodal_model_path}" not in told
+
+
 def test_upstreams_files_stay_as_they_are(case: tuple[str, Path, Wanted, Path], tmp_path: Path) -> None:
     _, template, told, built = case
     before = {path: path.read_bytes() for path in template.rglob("*") if path.is_file()}

@@ -48,7 +48,7 @@ def chat(prompt: str = "Hello", **sampling: object) -> Chat:
 def test_every_tensor_is_one_that_the_model_has_with_its_type(interface: str, version: str, model: str) -> None:
     there = "\n".join(upstream(version, model, "input"))
     asked = chat(temperature=0.7, top_p=0.9, top_k=40, repetition_penalty=1.1, seed=7, stop=("END",))
-    for tensor in tensors.session(asked, TALK | {"interface": interface}).inputs:
+    for tensor in tensors.session(asked, TALK | {"interface": interface, "excludes": "true"}).inputs:
         kind = {"BYTES": "STRING"}.get(tensor.datatype, tensor.datatype)
         assert f'name: "{tensor.name}"\n  data_type: TYPE_{kind}' in there, tensor.name
 
@@ -76,6 +76,12 @@ def test_later_versions_are_sent_stop_words_only_where_there_are_any() -> None:
 def test_the_newest_templates_call_the_seed_by_another_name() -> None:
     assert "seed" in names(tensors.session(chat(seed=1), TALK | {"interface": "bls-seed"}))
     assert "random_seed" in names(tensors.session(chat(seed=1), TALK | {"interface": "bls"}))
+
+
+def test_the_prompt_is_left_out_by_an_input_only_where_the_model_has_it() -> None:
+    """Ensembles before 0.14 know exclude_input_in_output as the core's parameter alone; Triton refuses more inputs."""
+    assert "exclude_input_in_output" not in names(tensors.session(chat(), TALK))
+    assert names(tensors.session(chat(), TALK | {"excludes": "true"}))["exclude_input_in_output"].values == (True,)
 
 
 def test_greedy_is_top_k_1_and_no_temperature_of_0() -> None:

@@ -176,12 +176,13 @@ def _rest(version: str, model: str) -> list[str]:
     if old:
         count = "1"
     elif model == "preprocessing":
-        told += ["add_special_tokens ${add_special_tokens}", "multimodal_model_path ${multimodal_model_path}",
-                 "engine_dir ${engine_dir}", "max_num_images ${max_num_images}"]  # fmt: skip
+        known = {one.name for one in placeholders.of_version(version) if "preprocessing" in one.files}
+        known -= {"multimodal_model_path"} if "visual_model_path" in known else set()  # one folder, its name changed
+        pairs = ("add_special_tokens", "visual_model_path", "multimodal_model_path", "max_num_images", "hf_model_path")
+        told += [f"{name} ${{{name}}}" for name in pairs if name in known]
+        told += ["gpt_model_path ${engine_dir}"] if "engine_dir" in known else []
         count = "${preprocessing_instance_count}"
         more = [_QUEUE]
-        if _form(version) == "1.2.1":
-            told.append("hf_model_path ${hf_model_path}")
     else:
         told.append("skip_special_tokens ${skip_special_tokens}")
         count = "${postprocessing_instance_count}"

@@ -14,7 +14,7 @@ from backends.images import recommend
 from backends.recipe_words import no_gpu
 from backends.releases import load as load_releases
 from backends.spec import Frozen, Hardware, Model, Spec, TensorRtLlmOptions
-from backends.tensorrt_llm import versions
+from backends.tensorrt_llm import ropes, versions
 from backends.tensorrt_llm.versions import Family, Flow, Quantisation, Release
 from backends.text import Text, same
 from backends.verdicts import Verdict
@@ -74,7 +74,7 @@ def choose(spec: Spec, hardware: Hardware, model: Model) -> tuple[Choice | None,
         return None, tuple(reasons)
     flow = _flow(spec, wanted, release, model, reasons)
     family = None if flow == "llmapi" else _family(model, release, reasons)
-    _architecture(model, release, flow, reasons)
+    _architecture(model, release, flow, wanted.batching == "inflight", reasons)
     tensor, pipeline = _parallel(wanted, len(cards), family, model, reasons)
     quantisation = _quantisation(spec, wanted, model, family, flow, cards, reasons)
     lengths = _lengths(spec, wanted, model, reasons)
@@ -88,7 +88,7 @@ def choose(spec: Spec, hardware: Hardware, model: Model) -> tuple[Choice | None,
         image=image,
         image_from=source,
         quantisation=quantisation,
-        dtype=_dtype(spec, model, cards, reasons),
+        dtype=_dtype(spec, model, cards, flow == "build_py" and quantisation != "none", reasons),
         tensor_parallel=tensor,
         pipeline_parallel=pipeline,
         gpus=tuple(card.index for card in cards),
@@ -305,7 +305,7 @@ def _family(model: Model, release: Release, reasons: list[Text]) -> Family | Non
     return family
 
 
-def _architecture(model: Model, release: Release, flow: Flow, reasons: list[Text]) -> None:
+def _architecture(model: Model, release: Release, flow: Flow, inflight: bool, reasons: list[Text]) -> None:
     way = {"build_py": "trtllm_engine_0_5", "trtllm_build": "trtllm_engine", "llmapi": "trtllm_llmapi"}[flow]
     since = versions.architectures(way).get(model.architecture)
     if since is None:
@@ -322,13 +322,26 @@ def _architecture(model: Model, release: Release, flow: Flow, reasons: list[Text
                 zh=f"{model.architecture} 自 TensorRT-LLM {since} 起支持，{release.image_tag} 为 {release.version}。",
             )
         )
+    reasons += ropes.against(model, release, way, inflight)
 
 
 # --- precision, lengths, batching ---------------------------------------------------------------------------------
 
 
-def _dtype(spec: Spec, model: Model, cards: tuple[gpu_names.Card, ...], reasons: list[Text]) -> str:
-    """What activations and unpacked weights are in. bf16 needs SM 8.0: asked for by name it is refused below."""
+def _dtype(spec: Spec, model: Model, cards: tuple[gpu_names.Card, ...], half: bool, reasons: list[Text]) -> str:
+    """What activations and unpacked weights are in. bf16 needs SM 8.0: asked for by name it is refused below.
+
+    `half`: the quantised builds of 0.5.0, whose converters write fp16 and whose plugins are set to fp16 whatever
+    --dtype says (examples/llama/build.py; Qwen's build.py and weight.py).
+    """
+    if half:
+        if spec.precision in ("bf16", "fp32"):
+            en, zh = (
+                "TensorRT-LLM 0.5.0 quantises with fp16 activations only.",
+                "TensorRT-LLM 0.5.0 的量化只支持 fp16。",
+            )
+            reasons.append(Text(en=en, zh=zh))
+        return "float16"
     if spec.precision in DTYPES:
         if spec.precision == "bf16" and (said := limits.precision("tensorrt_llm", "bf16", cards)):
             reasons.append(said)

@@ -27,6 +27,7 @@ QUIET = {  # inside a container; the person there has no name of its own
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
 }
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+_DATASETS = "datasets~=2.3.2"  # 0.5.0's converters read a calibration set with it: qwen/requirements.txt of v0.5.0
 _SHM_MIB = 2048  # both guides; Docker's own 64 MiB hold one Python model
 _ULIMITS = {"memlock": -1, "stack": 67_108_864}
 
@@ -128,7 +129,9 @@ class Deployment(Frozen):
     def packages(self) -> tuple[str, ...]:
         """Packages that the model's tokenizer or build script needs and the image lacks."""
         family = self.choice.family
-        return family.packages if family is not None else ()
+        told = family.packages if family is not None else ()
+        calibrates = versions.quantised()[self.choice.quantisation].calibrates
+        return (*told, _DATASETS) if calibrates and self.choice.flow == "build_py" else told
 
     @property
     def wheel_image(self) -> str:

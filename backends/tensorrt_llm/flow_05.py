@@ -6,7 +6,7 @@ Arguments: examples/llama/build.py of 0.5.0; qwen/build.py and qwen/hf_qwen_conv
 from __future__ import annotations
 
 from backends.steps import Forecast, Step, Task
-from backends.tensorrt_llm import building
+from backends.tensorrt_llm import building, ropes
 from backends.tensorrt_llm.deployment import CONVERTED, QUIET, Deployment
 from backends.text import Text
 
@@ -99,6 +99,7 @@ def _build(deployment: Deployment) -> tuple[str, ...]:
     argv += ["--dtype", choice.dtype, "--use_gpt_attention_plugin", choice.dtype, "--use_gemm_plugin", choice.dtype]
     if deployment.inflight:
         argv += ["--use_inflight_batching", "--paged_kv_cache", "--remove_input_padding"]
+    argv += [] if _is_qwen(deployment) else ropes.told(deployment.model)
     argv += _quantised(choice.quantisation)
     argv += ["--max_batch_size", str(choice.max_batch), "--max_input_len", str(choice.max_input),
              family.names["output"], str(choice.max_output)]  # fmt: skip

@@ -13,6 +13,7 @@ from backends.text import Text
 
 _BY_QUANTIZE = {"int4_awq": "int4_awq", "fp8": "fp8"}  # calibrated with ModelOpt, by a script of their own
 _SMOOTH = "0.5"
+_READS_FOLDER = ("qwen", "qwen2", "qwen3")
 
 
 def engine(deployment: Deployment) -> tuple[Step, ...]:
@@ -75,15 +76,12 @@ def _checkpoint(deployment: Deployment) -> tuple[str, ...]:
     elif choice.quantisation == "smoothquant":
         argv += ["--smoothquant", _SMOOTH, "--per_token", "--per_channel"]
     elif choice.quantisation == "int4_gptq":
-        argv += ["--use_weight_only", "--weight_only_precision", "int4_gptq", "--per_group",
-                 "--quant_ckpt_path", f"{deployment.model_folder}/{_first_weights(deployment)}"]  # fmt: skip
+        argv += ["--use_weight_only", "--weight_only_precision", "int4_gptq", "--per_group"]
+        files = deployment.model.weight_files or ("model.safetensors",)
+        # Llama's converter takes one file by name; Qwen's has no such option and reads the model's folder.
+        if deployment.model.model_type not in _READS_FOLDER and len(files) == 1:
+            argv += ["--quant_ckpt_path", f"{deployment.model_folder}/{files[0]}"]
     return tuple(argv)
-
-
-def _first_weights(deployment: Deployment) -> str:
-    """GPTQ's converter wants the file itself."""
-    files = deployment.model.weight_files
-    return files[0] if files else "model.safetensors"
 
 
 def _quantize(deployment: Deployment) -> tuple[str, ...]:

@@ -26,11 +26,12 @@ _STAGES = (
     _Stage(pattern=r"Loading HF .*\bfrom\b|Loading checkpoint shards", text=Text(en="Loading the model", zh="加载模型"),
            at=0.02),
     _Stage(pattern=r"HF \w+ loaded", text=Text(en="Model loaded", zh="模型已加载"), at=0.15),
-    _Stage(pattern=r"(?i)calibrat(ing|ion)", text=Text(en="Calibrating", zh="校准"), at=0.2),
+    _Stage(pattern=r"(?i)calibrat(ing|ion)|Starting quantization", text=Text(en="Calibrating", zh="校准"), at=0.2),
     _Stage(pattern=r"Loading weights from|Process weights in layer|Weight conversion", text=Text(en="Reading weights",
            zh="读取权重"), at=0.18),
-    _Stage(pattern=r"Weights loaded\. Total time", text=Text(en="Weights read", zh="权重已读取"), at=0.4),
-    _Stage(pattern=r"Build TensorRT engine |Building TensorRT engine|Set .* plugin|Compiler: ", text=Text(
+    _Stage(pattern=r"Weights loaded\. Total time|Total time of reading and converting|Quantization done", text=Text(
+           en="Weights read", zh="权重已读取"), at=0.4),
+    _Stage(pattern=r"Build TensorRT engine |Building TensorRT engine|Set \w+_plugin to |Compiler: ", text=Text(
            en="TensorRT builds", zh="TensorRT 构建中"), at=0.45),
     _Stage(pattern=r"Total time of building (?!all)\S", text=Text(en="Engine built", zh="引擎已构建"), at=0.9),
     _Stage(pattern=r"Serializing engine to|Timing cache serialized|Config saved to", text=Text(en="Writing the engine",
@@ -40,7 +41,9 @@ _STAGES = (
 _PATTERNS = tuple((re.compile(stage.pattern), stage) for stage in _STAGES)
 _NAME = re.compile(r"_tp(\d+)(?:_pp(\d+))?_rank(\d+)\.engine|\brank(\d+)\.engine")
 _PERCENT = re.compile(r"(?:^|[\s:])(\d{1,3})%\|")  # tqdm's bars
-_ENDED = re.compile(r"Total time of building all( \d+)? engines|Total time of converting checkpoints")
+_ENDED = re.compile(
+    r"Total time of building all( \d+)? engines|Total time of converting checkpoints|Quantized model exported to"
+)
 _SPAN = {"Loading the model": (0.02, 0.15), "Calibrating": (0.2, 0.4), "Reading weights": (0.18, 0.4)}
 
 

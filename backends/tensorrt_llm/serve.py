@@ -155,6 +155,8 @@ def talk(deployment: Deployment) -> dict[str, str]:
     sent = not (end.own and choice.release.numbers >= numbers("0.9"))
     told: dict[str, object] = {
         "interface": interface(deployment),
+        # Before, the parameter of the core alone says it; the input was not there in every version.
+        "excludes": "true" if choice.flow != "llmapi" and choice.release.numbers >= numbers("0.19") else None,
         "template": formats.format_of(deployment.spec, model),
         "tokenizer": deployment.model_folder,
         "family": model.model_type,

@@ -4,6 +4,7 @@ versions, the LLM API.
 What the servers do (tensorrtllm_backend 0.5.0, 0.19.0, TensorRT-LLM's llmapi model):
 - 0.5.0 streams new tokens only, and whole answers with the prompt in front. end_id must be sent: nothing else ends an
   answer. bad_words and stop_words must be there in the ensemble and do nothing.
+- exclude_input_in_output came to ensemble and BLS after 0.13; Triton refuses an input that a model does not have.
 - the ensemble of later versions streams the text of each new token by itself; the BLS model, told to accumulate, all
   text so far, and at the end an empty response with nothing but the final flag.
 - the LLM API sends all text so far in some versions, and only what is new in others: both are understood. Its input
@@ -144,7 +145,7 @@ class _TextSession:
             tensors.append(Tensor(name="stop_words", datatype="BYTES", shape=(1, len(words)), values=words))
         if self._old:  # must be there, and does nothing
             tensors.append(Tensor(name="bad_words", datatype="BYTES", shape=(1, 1), values=("",)))
-        else:
+        elif told.get("excludes") == "true":
             tensors.append(_one("exclude_input_in_output", "BOOL", True))
         self.inputs: tuple[Tensor, ...] = tuple(tensors)
 

@@ -151,6 +151,12 @@ def architectures(way: str) -> dict[str, str]:
     return found
 
 
+def ropes(way: str, kind: str) -> tuple[bool, str | None]:
+    """(whether that way knows a kind of rope scaling, the version that brought it where that is written down)."""
+    found = _ways()["path"][way]
+    return kind in found.get("ropes", (kind,)), found.get("ropes_since", {}).get(kind)
+
+
 @cache
 def _ways() -> dict[str, Any]:
     return tomllib.loads((tables.ASSETS / "engine_paths.toml").read_text(encoding="utf-8"))

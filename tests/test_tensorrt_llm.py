@@ -327,9 +327,10 @@ def turned(version: str, batching: str = "inflight", **facts: object) -> Guided:
                   batching=batching, max_batch=4, max_input=512, max_output=512)  # fmt: skip
 
 
-def test_0_5_is_told_how_positions_turn_which_its_builder_does_not_read() -> None:
-    assert "--rotary" not in argv(turned("0.5.0").plan(), "engine")
-    told = argv(turned("0.5.0", rope_theta=1_000_000.0, rope_scaling="linear", rope_factor=2.0).plan(), "engine")
+@pytest.mark.parametrize(("version", "name"), [("0.5.0", "engine"), ("0.8.0", "convert")])
+def test_the_first_versions_are_told_how_positions_turn_which_they_do_not_read(version: str, name: str) -> None:
+    assert "--rotary" not in argv(turned(version).plan(), name)
+    told = argv(turned(version, rope_theta=1_000_000.0, rope_scaling="linear", rope_factor=2.0).plan(), name)
     assert "--rotary_base 1000000.0 --rotary_scaling linear 2.0" in told
     later = turned("0.16.0", rope_theta=1_000_000.0, rope_scaling="linear").plan()
     assert "--rotary" not in argv(later, "convert") + argv(later, "engine")

@@ -6,7 +6,7 @@ Arguments: examples/…/convert_checkpoint.py, examples/quantization/quantize.py
 from __future__ import annotations
 
 from backends.steps import Forecast, Step, Task
-from backends.tensorrt_llm import building
+from backends.tensorrt_llm import building, ropes
 from backends.tensorrt_llm.deployment import CONVERTED, OFFLINE, QUIET, Deployment
 from backends.tensorrt_llm.versions import numbers
 from backends.text import Text
@@ -71,6 +71,8 @@ def _checkpoint(deployment: Deployment) -> tuple[str, ...]:
     argv = ["python3", f"{deployment.scripts}/convert_checkpoint.py", "--model_dir", deployment.model_folder,
             "--output_dir", deployment.converted_folder, "--dtype", choice.dtype,
             "--tp_size", str(choice.tensor_parallel), "--pp_size", str(choice.pipeline_parallel)]  # fmt: skip
+    if choice.release.numbers < numbers("0.9") and deployment.model.model_type not in _READS_FOLDER:
+        argv += ropes.told(deployment.model)
     if choice.quantisation in ("int8_weight_only", "int4_weight_only"):
         argv += ["--use_weight_only", "--weight_only_precision", choice.quantisation.split("_")[0]]
     elif choice.quantisation == "smoothquant":

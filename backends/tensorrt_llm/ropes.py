@@ -1,7 +1,7 @@
 """How positions turn: what a version's builder must be told of it, and what it does not know. Pure.
 
-examples/llama/build.py of 0.5.0 reads the sizes from config.json, but never rope_theta or rope_scaling. Later
-converters read both; which kinds they know is in assets/engine_paths.toml.
+examples/llama/build.py of 0.5.0 and examples/llama/convert_checkpoint.py of 0.8 read the sizes from config.json, but
+not rope_theta or rope_scaling. Later converters read both; which kinds they know is in assets/engine_paths.toml.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from backends.tensorrt_llm.versions import Release
 from backends.text import Text
 
 _BASE = 10_000.0  # where nobody says
+_SCALED = ("linear", "dynamic")  # what the option takes, with a factor above 1
 
 
 def told(model: Model) -> list[str]:
-    """What 0.5.0's build.py of llama is told of the model's rotary embedding."""
+    """What llama's builder of 0.5.0, and its converter of 0.8, are told of the model's rotary embedding."""
     argv: list[str] = []
     if (base := model.facts.get("rope_theta", _BASE)) != _BASE:
         argv += ["--rotary_base", str(base)]
-    if model.facts.get("rope_scaling") == "linear":
-        argv += ["--rotary_scaling", "linear", str(model.facts.get("rope_factor", 1.0))]
+    kind, factor = model.facts.get("rope_scaling"), float(model.facts.get("rope_factor", 1.0))
+    if kind in _SCALED and factor > 1.0:
+        argv += ["--rotary_scaling", str(kind), str(factor)]
     return argv
 
 

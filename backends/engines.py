@@ -15,6 +15,7 @@ from backends.fitting import Suggestion, changes_that_fit, shorter_answers
 from backends.images import VARIANT, Recommendation
 from backends.memory import Estimate, HostNeed, chosen_gpus, estimate
 from backends.obstacles import Recommended, Rules, against, crowded, number, since, too_large
+from backends.recipe_words import Untold
 from backends.recipes import RECIPES
 from backends.spec import EngineName, Frozen, Hardware, Model, Spec, TensorRtLlmOptions
 from backends.text import Text
@@ -48,8 +49,9 @@ class Effort(Frozen):
 class Way(Frozen):
     """One way to a served model. `reasons` empty: it can be taken now. `possible`: only Slipway itself lacks it yet.
 
-    `changes`: where it does not fit (into memory, into the model's context), the smallest ones after which it does and
-    this way can be taken.
+    `untold`: all that stands against it is what nobody has told yet, such as what a named image holds. `changes`: where
+    it does not fit (into memory, into the model's context), the smallest ones after which it does and this way can be
+    taken.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Way(Frozen):
     memory: Estimate
     spec: Spec  # what to start when this way is chosen
     changes: tuple[Suggestion, ...] = ()
+    untold: bool = False
 
 
 @cache
@@ -76,7 +79,7 @@ def _table() -> tuple[dict[str, Rules], tuple[_Note, ...]]:
 def ways(
     spec: Spec, hardware: Hardware, model: Model, images: Mapping[str, Recommended] | None = None
 ) -> tuple[Way, ...]:
-    """Every way, best first: those that can be taken, those that only Slipway lacks, those that cannot be taken.
+    """Every way, best first: can be taken, only Slipway lacks it, not told yet, cannot be taken.
 
     `images` maps a way's id, or an engine's name, to the image found for it; a way without one is judged without.
     """
@@ -84,7 +87,7 @@ def ways(
     found = [_way(name, rule, spec, hardware, model, images or {}) for name, rule in rules.items()]
 
     def order(way: Way) -> tuple[int, bool, int]:
-        group = 0 if not way.reasons else 1 if way.possible else 2
+        group = 0 if not way.reasons else 1 if way.possible else 2 if way.untold else 3
         return group, way.engine not in RECIPES, rules[way.id].rank
 
     return tuple(sorted(found, key=order))
@@ -178,6 +181,7 @@ def _way(
         gain=rule.gain,
         reasons=(*missing, *obstacles),
         possible=not obstacles,
+        untold=bool(obstacles) and all(isinstance(one, Untold) for one in obstacles),
         notes=(
             *_notes(name, model),
             *_of_guides(rule, chosen, hardware, model, image),

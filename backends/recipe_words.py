@@ -9,6 +9,18 @@ from backends.spec import Chat, Docker, Hardware, Message, Model, Sampling, Spec
 from backends.text import Text
 
 
+class Untold(Text):
+    """A reason that is no refusal: what would decide it is not known, and a person can say it."""
+
+
+def untold_image(image: str | None, ask: Text) -> Untold:
+    """That the tag of a person's own image does not say what it holds. `ask` is what to say instead."""
+    return Untold(
+        en=f"The tag of {image} does not tell what it holds. {ask.en}",
+        zh=f"从标签无法得知 {image} 的内容，{ask.zh}",
+    )
+
+
 def against_containers(spec: Spec, hardware: Hardware, engine: Text) -> tuple[Text, ...]:
     """What of the target and of Docker stands against an engine that runs in a container; empty: nothing."""
     reasons: list[Text] = []

@@ -288,6 +288,17 @@ def test_what_is_chosen_is_ready_to_be_started() -> None:
     assert told["transformers"].spec.target == "local"
 
 
+def test_an_image_whose_tag_tells_nothing_cannot_be_judged_until_a_person_says_what_it_holds() -> None:
+    here = machine(gpus=2).model_copy(update={"driver_version": "590.44.01"})
+    told = found(model("llama-2-7b"), here, spec(image="registry.example/mine:1"))
+    for name in ("fastertransformer", "trtllm_engine", "vllm"):
+        assert told[name].untold and not told[name].possible, told[name].reasons
+        assert says(told[name], "The tag of registry.example/mine:1 does not tell what it holds.")
+    said = spec(image="registry.example/mine:1", vllm={"release": "26.05"})
+    assert found(model("llama-2-7b"), here, said)["vllm"].reasons == ()
+    assert not found(model("llama-3.2-1b"), here, said)["fastertransformer"].untold, "other reasons are refusals"
+
+
 def test_an_image_that_a_person_named_wins_over_the_recommended_one() -> None:
     own = spec().model_copy(update={"image": "registry.example/mine:24.07-vllm-python-py3"})
     told = found(model("llama-2-7b"), machine(), own, vllm=Recommended(tag="24.05-vllm-python-py3"))

@@ -37,6 +37,7 @@ class Option(NamedTuple):
     chosen: bool = False
     suggested: bool = False
     later: bool = False  # only Slipway lacks it yet
+    untold: bool = False  # what a named image holds is not known, so nobody can judge it
     verdict: str = ""
     image: str | None = None
     reasons: Sequence[Text] = ()

@@ -20,7 +20,7 @@ from backends.fastertransformer.deployment import (
 )
 from backends.fastertransformer.sources import Family, Profile, profiles
 from backends.inside import corrected
-from backends.recipe_words import no_gpu
+from backends.recipe_words import no_gpu, untold_image
 from backends.spec import Hardware, Model, Spec
 from backends.text import Text
 from backends.verdicts import Host, Verdict, judge
@@ -72,9 +72,12 @@ def _profile(spec: Spec, family: Family, profile: Profile) -> Iterator[Text]:
     if options_of(spec).prebuilt_image is None:
         release = release_of(spec, profile)
         if release is None:
-            yield Text(
-                en=f"The release cannot be read from the image {spec.image}. Name it with a tag such as 23.04-py3.",
-                zh=f"无法从镜像 {spec.image} 判断版本，请使用 23.04-py3 这样的标签。",
+            yield untold_image(
+                spec.image,
+                Text(
+                    en="Give it a tag with its Triton release, such as 23.04-py3.",
+                    zh="请使用写明 Triton 版本的标签，例如 23.04-py3。",
+                ),
             )
         elif release not in profile.releases:
             span = profile.releases[0] + (f" to {profile.releases[-1]}" if len(profile.releases) > 1 else "")

@@ -11,7 +11,7 @@ from backends import gpus as gpu_names
 from backends import limits
 from backends.errors import BadInput
 from backends.images import recommend
-from backends.recipe_words import no_gpu
+from backends.recipe_words import no_gpu, untold_image
 from backends.releases import load as load_releases
 from backends.spec import Frozen, Hardware, Model, Spec, TensorRtLlmOptions
 from backends.tensorrt_llm import ropes, versions
@@ -198,9 +198,12 @@ def _release(
         rows = [row for row in rows if row.release == asked]
     if spec.image is not None and not named and wanted.release is None and wanted.version is None:
         reasons.append(
-            Text(
-                en=f"What {spec.image} holds is not known. Say which TensorRT-LLM version it has.",
-                zh=f"无法得知 {spec.image} 的内容，请写明其中的 TensorRT-LLM 版本。",
+            untold_image(
+                spec.image,
+                Text(
+                    en="Name its TensorRT-LLM version in the settings of TensorRT-LLM.",
+                    zh="请在 TensorRT-LLM 的设置中写明其版本。",
+                ),
             )
         )
         return None

@@ -151,9 +151,12 @@ def _release(spec: Spec, hardware: Hardware, model: Model, wanted: VllmOptions, 
     asked = wanted.release or (named.group(1) if named else None)
     if asked is None and spec.image is not None:
         reasons.append(
-            Text(
-                en=f"What {spec.image} holds is not known. Say of which Triton release it is.",
-                zh=f"无法得知 {spec.image} 的内容，请写明其 Triton 版本。",
+            recipe_words.untold_image(
+                spec.image,
+                Text(
+                    en="Name its Triton release in the settings of vLLM.",
+                    zh="请在 vLLM 的设置中写明其 Triton 版本。",
+                ),
             )
         )
         return None

@@ -1,4 +1,8 @@
-"""Image builds by `docker buildx`: BuildKit's own steps and log, read from `--progress=rawjson`."""
+"""Image builds by `docker buildx`: BuildKit's own steps and log, read from `--progress=rawjson`.
+
+BuildKit ends a build with the client that asked for it, so the client does not depend on the worker: it lives in a
+session of its own and writes into a file of the run. A new worker goes on with both where the old one was killed.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +10,32 @@ import base64
 import contextlib
 import json
 import os
-import queue
 import re
 import shutil
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+import psutil
 
 from backends.errors import StepFailed
 from backends.events import Event, Kind
 from backends.steps import BuildImage
-from backends.targets import waiting
-from backends.targets.base import Work, child_environment, redact
+from backends.targets import processes, waiting
+from backends.targets.base import Work, child_environment
 from backends.targets.engine import said
-from backends.text import same
+from backends.text import Text, same
 
 SAY_S = 0.5  # how often progress is told
 INTERRUPT_S = 5.0  # how long an interrupted build may take to tidy up
 _LONGEST = 8 * 2**20  # characters of one message; what is longer is no message
 _STAGE = re.compile(r"\[(?:(\S+) +)?(\d+)/(\d+)\]")  # of a vertex's name: "[3/7] RUN …", "[build 3/7] RUN …"
 _EXIT = re.compile(r"exit code: (\d+)")
+_ERROR = "ERROR: "  # how buildx itself begins to tell why it failed
+_ASKED = ("docker", "buildx", "build")
+_FOUND = Text(en="Found the running build.", zh="找到了正在进行的构建。")
 
 
 def there(environ: Mapping[str, str]) -> bool:
@@ -47,7 +54,7 @@ def command(step: BuildImage, dockerfile: Path, labels: Mapping[str, str]) -> tu
     options = [f"--build-arg={name}={value}" for name, value in (step.sources | step.args).items()]
     options += [f"--label={name}={value}" for name, value in labels.items()]
     return (
-        "docker", "buildx", "build", "--builder=default", "--progress=rawjson", "--load",
+        *_ASKED, "--builder=default", "--progress=rawjson", "--load",
         f"--tag={step.tag}", f"--file={dockerfile}", *options, step.folder,
     )  # fmt: skip
 
@@ -125,6 +132,67 @@ class Progress:
         )
 
 
+class _Client:
+    """The buildx of one build, begun here or by a worker that was killed, and what it puts out.
+
+    The file's name tells how long the step's log was when the build began, so a new worker reads all of it again and
+    writes on where the log ends.
+    """
+
+    def __init__(self, process: psutil.Process, out: Path, child: subprocess.Popen[bytes] | None = None) -> None:
+        self.process, self.out, self._child = process, out, child
+        self._created = process.create_time()
+        self._read = 0
+        self._rest = b""
+
+    @property
+    def begun(self) -> int:
+        """Bytes that the step's log had before the build."""
+        return int(self.out.suffix.removeprefix("."))
+
+    def lives(self) -> bool:
+        if self._child is not None:
+            return self._child.poll() is None
+        return processes.alive(self.process.pid, self._created) is not None
+
+    @property
+    def status(self) -> int | None:
+        """How it ended; None where only the one who began it would know."""
+        return None if self._child is None else self._child.returncode
+
+    def lines(self, last: bool) -> list[str]:
+        """The lines that came since the last look; with `last` also one without its end."""
+        with self.out.open("rb") as file:
+            file.seek(self._read)
+            new = file.read()
+        self._read += len(new)
+        *lines, self._rest = (self._rest + new).split(b"\n")
+        if last and self._rest:
+            lines.append(self._rest)
+        return [line.decode("utf-8", "replace") for line in lines]
+
+    def end(self) -> None:
+        """Ends buildx where it still runs, as Ctrl-C would, and with it the build."""
+        for number in (signal.SIGINT, signal.SIGKILL):
+            until = time.monotonic() + INTERRUPT_S
+            if self.lives():
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, number)
+            while self.lives() and time.monotonic() < until:
+                time.sleep(waiting.LOOK_S)
+        self.out.unlink(missing_ok=True)
+
+
+def running(run: str, home: Path) -> list[psutil.Process]:
+    """The clients of a run's builds that live."""
+    found = []
+    for process in processes.of_run(run, str(home)):
+        with contextlib.suppress(psutil.Error):
+            if tuple(process.cmdline()[: len(_ASKED)]) == _ASKED:
+                found.append(process)
+    return found
+
+
 def build(
     host: str,
     step: BuildImage,
@@ -133,35 +201,30 @@ def build(
     labels: Mapping[str, str],
     watch: Callable[[], None],
     environ: Mapping[str, str],
+    home: Path,
 ) -> Iterator[Event]:
-    """Builds at the engine `host`, by a process group of its own: an interrupt ends the build, as Ctrl-C would.
+    """Builds at the engine `host`, or goes on with the same build where it runs already.
 
     `watch` raises OutOfSpace where the engine's disk runs full. Raises StepFailed in BuildKit's words.
     """
-    env, secrets = child_environment(environ, {"DOCKER_HOST": host})
-    env.pop("DOCKER_CONTEXT", None)  # the builder "default" is the context of that name, which takes DOCKER_HOST
-    movement, log, progress = waiting.Movement(step.stall_s), waiting.Lines(work.log), Progress()
-    child = subprocess.Popen(
-        command(step, dockerfile, labels),
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        text=True,
-        errors="replace",
-    )
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    reader = threading.Thread(target=_read, args=(child.stdout or (), lines), daemon=True)
-    reader.start()
-    told = 0.0
+    argv = command(step, dockerfile, labels)
+    client = _found(argv, step, work, home)
+    if client is None:
+        client = _begun(argv, host, step, work, environ, home)
+    else:
+        yield Event(step=step.id, kind=Kind.NOTE, text=_FOUND)
+    movement, progress, told = waiting.Movement(step.stall_s), Progress(), 0.0
+    log = waiting.Lines(work.log, work.log.stat().st_size - client.begun)
     try:
-        while reader.is_alive() or not lines.empty():
+        over, wrong = False, False
+        while not over:
             work.check_stop()
             watch()
-            batch = _batch(lines)
+            over = not client.lives()
+            batch = client.lines(last=over)
             for line in batch:
-                for piece in progress.feed(redact(line, secrets)):
+                wrong = wrong or line.startswith(_ERROR)
+                for piece in progress.feed(line):
                     log.feed(piece)
             log.write()
             if batch:
@@ -170,48 +233,51 @@ def build(
             if batch and time.monotonic() - told > SAY_S:
                 told = time.monotonic()
                 yield progress.event(step.id)
-        if child.wait() != 0:
-            raise _failed(child.returncode, work.log)
+            if not (over or batch):
+                time.sleep(waiting.LOOK_S)
+        if client.status or (client.status is None and wrong):
+            raise _failed(client.status or 1, work.log)
     finally:
-        _end(child)
+        client.end()
 
 
-def _batch(lines: queue.SimpleQueue[str]) -> list[str]:
-    """What has come, waiting a moment for it."""
-    try:
-        batch = [lines.get(timeout=waiting.LOOK_S)]
-    except queue.Empty:
-        return []
-    while not lines.empty():
-        batch.append(lines.get_nowait())
-    return batch
+def _found(argv: tuple[str, ...], step: BuildImage, work: Work, home: Path) -> _Client | None:
+    """The client of this very build that an earlier worker left; any other of the run is ended."""
+    outs, found = sorted(work.folder.glob(f"{step.id}.buildx.*")), None
+    for process in running(work.run, home):
+        with contextlib.suppress(psutil.Error):
+            if outs and tuple(process.cmdline()) == argv:
+                found = _Client(process, outs[-1])
+            else:
+                processes.end(processes.family(process.pid), INTERRUPT_S)
+    for out in outs if found is None else ():
+        out.unlink()
+    return found
 
 
-def _read(out: Iterable[str], lines: queue.SimpleQueue[str]) -> None:
-    for line in out:
-        lines.put(line.rstrip("\n"))
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    """Ends buildx where it still runs, and with it the build."""
-    if child.poll() is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGINT)
-    try:
-        child.wait(timeout=INTERRUPT_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+def _begun(
+    argv: tuple[str, ...], host: str, step: BuildImage, work: Work, environ: Mapping[str, str], home: Path
+) -> _Client:
+    """A new client, in a session of its own, with the marks of its run."""
+    marks = {processes.MARK: work.run, processes.HOME_MARK: str(home)}
+    env, _ = child_environment(environ, {"DOCKER_HOST": host, **marks})
+    env.pop("DOCKER_CONTEXT", None)  # the builder "default" is the context of that name, which takes DOCKER_HOST
+    work.log.touch()
+    out = work.folder / f"{step.id}.buildx.{work.log.stat().st_size}"
+    with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        child = subprocess.Popen(
+            argv, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    return _Client(psutil.Process(child.pid), out, child)
 
 
 def _failed(status: int, path: Path) -> Exception:
     """buildx's last error line in our words; its exit status is that of the command that failed in the build."""
     tail = waiting.tail(path)
-    words = next((line for line in reversed(tail) if line.startswith("ERROR: ")), None)
+    words = next((line for line in reversed(tail) if line.startswith(_ERROR)), None)
     if words is None:
         return waiting.failed("docker buildx", status, path)
-    failure = said(words.removeprefix("ERROR: "))
+    failure = said(words.removeprefix(_ERROR))
     found = _EXIT.search(words)
     if isinstance(failure, StepFailed):
         failure.exit_status, failure.last_lines = int(found[1]) if found else status, tail

@@ -22,7 +22,7 @@ from backends.events import Event, Kind
 from backends.spec import Endpoint
 from backends.ssh import Tunnel
 from backends.steps import BuildImage, Forecast, PullImage, Service, Step, Task, digest
-from backends.targets import containers, images, looking, reclaim, waiting
+from backends.targets import buildx, containers, images, looking, reclaim, waiting
 from backends.targets.base import SECRET_NAME, Found, Leftover, Work
 from backends.targets.container_logs import Follower
 from backends.targets.containers import Owner, Person, State
@@ -92,7 +92,7 @@ class DockerTarget:
                 self._space.check(step)
                 labels = self._owner.labels(work.run) | {containers.PRINT: _print(step), containers.SPEC: work.spec}
                 watch = self._space.watch(step)
-                yield from images.build(self.engine, step, work, labels, watch, self._environ)
+                yield from images.build(self.engine, step, work, labels, watch, self._environ, self._home)
             elif isinstance(step, Task) and step.container is not None:
                 self._space.check(step)
                 yield from self._run(step, work)
@@ -161,6 +161,7 @@ class DockerTarget:
         service = next((one for one in living if one.labels.get(containers.KIND) == "service"), None)
         # A task that ended while nobody looked has an exit code that a new worker can still take.
         task = any(state is not None and state.labels.get(containers.KIND) == "task" for state in states)
+        task = task or bool(buildx.running(run, self._home))
         memory = sum(containers.usage(self.engine, state.id)[1] for state in living)
         return Found(
             service=local.service or service is not None,

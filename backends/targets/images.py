@@ -166,7 +166,13 @@ def split(image: str) -> tuple[str, str | None]:
 
 
 def build(
-    engine: Engine, step: BuildImage, work: Work, labels: Mapping[str, str], watch: Watch, environ: Mapping[str, str]
+    engine: Engine,
+    step: BuildImage,
+    work: Work,
+    labels: Mapping[str, str],
+    watch: Watch,
+    environ: Mapping[str, str],
+    home: Path,
 ) -> Iterator[Event]:
     """Builds an image from a folder: with buildx where the machine has it, else with the engine's own builder."""
     folder = Path(step.folder)
@@ -179,7 +185,7 @@ def build(
         )
     dockerfile = _dockerfile(step, work)
     if buildx.there(environ):
-        yield from buildx.build(engine.host, step, dockerfile, work, labels, watch, environ)
+        yield from buildx.build(engine.host, step, dockerfile, work, labels, watch, environ, home)
     else:
         yield from _with_the_engine(engine, step, dockerfile, work, labels, watch)
     if not there(engine, step.tag):

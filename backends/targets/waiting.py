@@ -57,10 +57,14 @@ class Movement:
 
 
 class Lines:
-    """Text of a builder or a puller into the step's log: whole lines, without secrets, a batch at a time."""
+    """Text of a builder or a puller into the step's log: whole lines, without secrets, a batch at a time.
 
-    def __init__(self, path: Path) -> None:
+    `written` are bytes at the text's beginning that the log holds already.
+    """
+
+    def __init__(self, path: Path, written: int = 0) -> None:
         self.path = path
+        self._written = written
         self._rest = ""
         self._lines: list[str] = []
 
@@ -78,8 +82,10 @@ class Lines:
     def write(self) -> None:
         """Puts what was taken at the end of the log."""
         if self._lines:
-            with self.path.open("a", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(redact("\n".join(self._lines) + "\n"))
+            new = redact("\n".join(self._lines) + "\n").encode("utf-8", "surrogateescape")
+            with self.path.open("ab") as file:
+                file.write(new[self._written :])
+            self._written = max(0, self._written - len(new))
             self._lines = []
 
 

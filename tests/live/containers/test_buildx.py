@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from secrets import token_hex
@@ -11,12 +12,15 @@ from secrets import token_hex
 import psutil
 import pytest
 
+from app.__main__ import control as make_control
 from backends.errors import StepFailed, Stopped
+from backends.runs import State
 from backends.targets import buildx
 from scripts.test_parts import BUILDX
 from tests.conftest import missing, until
 from tests.docker import stand_in
-from tests.live.containers.parts import a_target, do, dockerfile, log
+from tests.live.containers.parts import a_plan, a_target, do, dockerfile, log
+from tests.test_jobs import worker_of
 
 pytestmark = pytest.mark.live
 TOKEN = "hf_plantedsecretvalue456"
@@ -79,3 +83,27 @@ def test_a_build_under_buildx_stops_at_once_and_leaves_no_process(home: Path, im
 
     until(lambda: not left(), 10, "the build's command to go")
     assert not target.has(step)
+
+
+def test_a_build_under_buildx_outlives_its_worker_and_no_line_is_lost_or_told_twice(
+    home: Path, image: str, engine, with_buildx: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in with_buildx.items():
+        monkeypatch.setenv(name, value)
+    word = token_hex(4)
+    loop = f"for number in $(seq 30); do echo tick-$number {word}; sleep 0.1; done"
+    step = dockerfile(home, f"FROM {stand_in.DEBIAN}\nRUN {loop}\n")
+    control = make_control({"home": str(home)})
+    run = control.start_plan(a_plan(step)).run
+    path = control.log_path(run.id, step.id)
+    until(lambda: path.exists() and f"\ntick-5 {word}\n" in path.read_text(), 30, "the build to be under way")
+    worker = worker_of(control, run.id)
+    worker.kill()
+    worker.wait(10)
+    make_control({"home": str(home)}).recover()
+    ended = control.wait(run.id, 60)
+    assert ended.state is State.DONE, ended.trouble
+    assert "Found the running build." in {event.text.en for event in control.events(run.id) if event.text}
+    assert re.findall(rf"^tick-(\d+) {word}$", path.read_text(), re.MULTILINE) == [str(n) for n in range(1, 31)]
+    assert not list(path.parent.parent.glob("*.buildx.*"))
+    engine.images.remove(step.tag)

@@ -189,9 +189,7 @@ class LocalTarget:
         env, secrets = child_environment(self._environ, step.sources | getattr(step, "env", {}), step.pass_env)
         child = self._start(step.argv, getattr(step, "cwd", None), env, work, subprocess.PIPE)
         lines: queue.Queue[None] = queue.Queue()
-        if child.stdout is None:
-            raise RuntimeError("a task is always read through a pipe")
-        pump = threading.Thread(target=_pump, args=(child.stdout, work.log, secrets, lines), daemon=True)
+        pump = threading.Thread(target=_pump, args=(child, work.log, secrets, lines), daemon=True)
         pump.start()
         moved, effort = time.monotonic(), 0.0
         watch = waiting.progress(step, work)
@@ -328,12 +326,14 @@ class LocalTarget:
         return processes.of_run(run, str(self._home))
 
 
-def _pump(out: IO[bytes], log: Path, secrets: tuple[str, ...], lines: queue.Queue[None]) -> None:
-    """Copies a command's output to its log as it comes, whole lines at a time, without secrets.
+def _pump(child: subprocess.Popen[bytes], log: Path, secrets: tuple[str, ...], lines: queue.Queue[None]) -> None:
+    """Copies a command's output to its log as it comes, whole lines at a time, without secrets, and tells of its end.
 
     A piece longer than 1 MiB without a line end is written as it is, so memory stays bounded.
     """
-    rest = b""
+    out, rest = child.stdout, b""
+    if out is None:
+        raise RuntimeError("a task is always read through a pipe")
     with log.open("ab", buffering=0) as file:
         while chunk := out.read1(65_536):  # type: ignore[attr-defined]
             rest += chunk
@@ -348,7 +348,8 @@ def _pump(out: IO[bytes], log: Path, secrets: tuple[str, ...], lines: queue.Queu
             lines.put(None)
         if rest:
             file.write(redact(rest.decode("utf-8", "surrogateescape"), secrets).encode(errors="surrogateescape"))
-            lines.put(None)
+    child.wait()
+    lines.put(None)
 
 
 def _write_whole(path: Path, text: str) -> None:

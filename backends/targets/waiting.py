@@ -24,6 +24,7 @@ from backends.text import Text, same
 
 T = TypeVar("T")
 LOOK_S = 0.1  # how often a waiting step looks whether something happened
+KNOCK_S = 0.05  # how often a starting server is asked whether it is ready
 LAST_LINES = 30
 FREE_HOME = Text(
     en="Free some space there, or set SLIPWAY_HOME to a larger disk, then retry. What was done is kept.",
@@ -125,7 +126,7 @@ def await_health(
             watched.check()
             last_look = time.monotonic()
         movement.check(work.log)
-        time.sleep(LOOK_S)
+        time.sleep(KNOCK_S)
     status()  # whatever brings the log up to date has done so before it is read
     watched.check()
     yield Event(step=step.id, kind=Kind.PROGRESS, fraction=1.0)

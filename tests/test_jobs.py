@@ -44,7 +44,7 @@ def control(home: Path) -> Iterator[Control]:
     yield control
     for run in control.open_runs():
         control.stop(run.id)
-        until(lambda run=run: not control.run(run.id).state.is_open(), 20)
+        until(lambda run=run: not control.run(run.id).state.is_open(), 30)
 
 
 def gate(home: Path, step_id: str = "gate", **more: object) -> Task:
@@ -74,7 +74,7 @@ def worker_of(control: Control, run_id: str) -> psutil.Process:
                 return process
         return None
 
-    return until(look, 10, "a worker")
+    return until(look, 30, "a worker")
 
 
 def over(control: Control, run_id: str, timeout_s: float = 30) -> State:
@@ -176,7 +176,7 @@ def test_a_killed_worker_leaves_a_lost_run_and_no_process(control: Control, home
     run = control.start_plan(plan(python("before", "print('kept')"), gate(home))).run
     until(lambda: at_gate(control, run.id))
     worker_of(control, run.id).kill()
-    until(lambda: (control.recover() or control.run(run.id).state) is State.LOST, 10)
+    until(lambda: (control.recover() or control.run(run.id).state) is State.LOST, 30)
     assert control._targets["local"].find(run.id).processes == 0
     assert control.log(run.id, "before").lines == ("kept",)
     assert [view.standing for view in control.steps(run.id)] == ["done", "lost"]
@@ -195,7 +195,7 @@ def test_a_server_whose_worker_was_killed_is_adopted(control: Control) -> None:
     assert control._targets["local"]._service(run.id) == served
     assert control.run(run.id).state is State.SERVING
     control.stop(run.id)
-    until(lambda: control.run(run.id).state is State.STOPPED, 15)
+    until(lambda: control.run(run.id).state is State.STOPPED, 30)
     assert control._targets["local"].find(run.id).processes == 0
 
 
@@ -203,7 +203,7 @@ def test_a_server_that_ends_by_itself_is_told_with_its_last_lines(control: Contr
     run = control.start_plan(plan(server())).run
     assert over(control, run.id) is State.SERVING
     control._targets["local"]._service(run.id).kill()
-    until(lambda: control.run(run.id).state is State.FAILED, 10)
+    until(lambda: control.run(run.id).state is State.FAILED, 30)
     trouble = control.run(run.id).trouble
     assert trouble.exit_status == -signal.SIGKILL
     assert "SIGKILL" in trouble.message.en
@@ -308,7 +308,7 @@ def test_an_ended_worker_is_no_zombie(control: Control) -> None:
     before = set(psutil.Process().children())  # servers that other tests share
     run = control.start_plan(plan(python("one", "pass"))).run
     assert over(control, run.id) is State.DONE
-    until(lambda: set(psutil.Process().children()) <= before, 10, "children to be reaped")
+    until(lambda: set(psutil.Process().children()) <= before, 30, "children to be reaped")
 
 
 def test_what_a_run_keeps_can_be_read_by_its_owner_only(control: Control, home: Path) -> None:
@@ -412,4 +412,4 @@ def test_an_open_panel_sees_a_worker_die(control: Control, home: Path) -> None:
     until(lambda: at_gate(control, run.id))
     control.watch()
     worker_of(control, run.id).kill()
-    until(lambda: control.run(run.id).state is State.LOST, 20)
+    until(lambda: control.run(run.id).state is State.LOST, 30)

@@ -82,8 +82,8 @@ def test_a_silent_idle_task_has_stalled(target: LocalTarget, home: Path) -> None
 
 
 def test_a_silent_busy_task_is_waited_for(target: LocalTarget, home: Path) -> None:
-    code = "import time\nend = time.monotonic() + 2\nwhile time.monotonic() < end: pass\nprint('done')"
-    assert do(target, home, python("t", code, stall_s=1.0)).read_text() == "done\n"
+    code = "import time\nend = time.monotonic() + 3\nwhile time.monotonic() < end: pass\nprint('done')"
+    assert do(target, home, python("t", code, stall_s=2.0)).read_text() == "done\n"
 
 
 def test_stopping_a_task_leaves_no_process(target: LocalTarget, home: Path) -> None:

@@ -79,8 +79,8 @@ def test_a_server_that_was_killed_is_started_again_on_its_ports(control: Control
     assert over(control, run.id) is State.SERVING
     before = control.run(run.id)
     pid = killed(control, run.id)
-    until(lambda: (now := control._targets["local"]._service(run.id)) and now.pid != pid, 20, "another server")
-    until(lambda: control.run(run.id).ready_at != before.ready_at, 20, "it to serve")
+    until(lambda: (now := control._targets["local"]._service(run.id)) and now.pid != pid, 30, "another server")
+    until(lambda: control.run(run.id).ready_at != before.ready_at, 30, "it to serve")
     after = control.run(run.id)
     assert (after.state, after.endpoint, after.measured["restarts"]) == (State.SERVING, before.endpoint, 1)
     assert any(event.kind is Kind.NOTE and "again in 1 s" in event.text.en for event in control.events(run.id))
@@ -94,7 +94,7 @@ def test_the_log_of_this_and_of_the_start_before_can_be_told_apart(control: Cont
     first = control._targets["local"]._service(run.id).pid
     ready_at = control.run(run.id).ready_at
     killed(control, run.id)
-    until(lambda: control.run(run.id).ready_at != ready_at, 20, "it to serve again")
+    until(lambda: control.run(run.id).ready_at != ready_at, 30, "it to serve again")
     second = control._targets["local"]._service(run.id).pid
     (newest, end), (older, older_end) = control.log_starts(run.id, "serve")
     assert (older, older_end, end) == (0, newest, None)
@@ -130,7 +130,7 @@ def test_a_stop_while_it_waits_is_a_stop(control: Control, home: Path) -> None: 
     run = control.start_plan(served(home, "on-failure")).run
     assert over(control, run.id) is State.SERVING
     killed(control, run.id)
-    until(lambda: any(event.kind is Kind.NOTE for event in control.events(run.id)), 10, "the note")
+    until(lambda: any(event.kind is Kind.NOTE for event in control.events(run.id)), 30, "the note")
     control.stop(run.id)
     until(lambda: control.run(run.id).state is State.STOPPED, 10)
     assert control._targets["local"].find(run.id).processes == 0
@@ -148,7 +148,7 @@ def test_a_server_that_ends_without_a_failure_is_left(control: Control, home: Pa
     run = control.start_plan(served(home, "on-failure", code)).run
     assert over(control, run.id) is State.SERVING
     control._targets["local"]._service(run.id).terminate()
-    until(lambda: control.run(run.id).state is State.FAILED, 10)
+    until(lambda: control.run(run.id).state is State.FAILED, 30)
     assert len(control.log_starts(run.id, "serve")) == 1
 
 
@@ -156,5 +156,5 @@ def test_without_the_wish_nothing_is_started_again(control: Control, home: Path)
     run = control.start_plan(served(home, "no")).run
     assert over(control, run.id) is State.SERVING
     killed(control, run.id)
-    until(lambda: control.run(run.id).state is State.FAILED, 10)
+    until(lambda: control.run(run.id).state is State.FAILED, 30)
     assert len(control.log_starts(run.id, "serve")) == 1

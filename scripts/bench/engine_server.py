@@ -88,6 +88,10 @@ class Server:
         """Whether its process runs."""
         return self.process.poll() is None
 
+    def tail(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-4000:]
+
     def facts(self) -> list[dict[str, object]]:
         """What each engine said about itself at load."""
         lines = self.log.read_text(errors="replace").splitlines()
@@ -121,7 +125,7 @@ def serving(
                 f"--grpc-port={grpc}",
                 "--metrics-address=127.0.0.1",
                 f"--metrics-port={metrics}",
-                "--exit-timeout-secs=10",
+                "--exit-timeout-secs=3",  # after broken streams 2.51 may wait in vain for a model that nothing uses
                 "--disable-auto-complete-config",  # which would load each model file once more
                 *options,
             ],
@@ -141,12 +145,12 @@ def _wait(server: Server, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if not server.alive:
-            raise RuntimeError("tritonserver ended:\n" + server.log.read_text(errors="replace")[-4000:])
+            raise RuntimeError("tritonserver ended:\n" + server.tail())
         with contextlib.suppress(urllib.error.URLError, OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{server.http_port}/v2/health/ready", timeout=2).close()
             return
         time.sleep(0.1)
-    raise RuntimeError("tritonserver is not ready in time:\n" + server.log.read_text(errors="replace")[-4000:])
+    raise RuntimeError("tritonserver is not ready in time:\n" + server.tail())
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

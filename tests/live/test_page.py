@@ -123,14 +123,14 @@ def test_stop_ends_an_answer_on_the_server(browser, panel: str, live_control: Co
         text = httpx.get(f"http://127.0.0.1:{served.endpoint.metrics_port}/metrics", trust_env=False).text
         return bool(re.search(r"active\w*\{[^}]*\} 0(\.0)?$", text, re.MULTILINE))
 
-    until(idle, 10, "the server is idle")
+    until(idle, 30, "the server is idle")
     (kept,) = live_control.conversations("Tell me everything.")
 
     def ended() -> bool:
         figures = live_control.conversation(kept.id).thread()[-1].figures
         return figures.get("state") == "stopped" or bool(figures.get("finish"))
 
-    until(ended, 5, "what had come is kept, marked as stopped")
+    until(ended, 30, "what had come is kept, marked as stopped")
     live_control.delete_conversation(kept.id)
 
 

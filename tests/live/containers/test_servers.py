@@ -128,7 +128,7 @@ def test_a_task_goes_on_where_a_killed_worker_left_it(control: Control, image: s
     worker.kill()
     worker.wait(10)
     control.recover()
-    until(lambda: [event for event in control.events(run.id) if event.kind is Kind.NOTE], 20, "the container is found")
+    until(lambda: [event for event in control.events(run.id) if event.kind is Kind.NOTE], 30, "the container is found")
     assert [one.id for one in mine(engine, home)] == [container]
     (home / "gate" / "open").touch()
     assert over(control, run.id) is State.DONE
@@ -140,7 +140,7 @@ def test_a_server_that_ends_by_itself_is_told_with_its_last_lines(control: Contr
     run = control.start_plan(a_plan(repository(control.settings.home), triton(image))).run
     assert over(control, run.id, 60) is State.SERVING
     mine(engine, control.settings.home)[0].kill(signal.SIGKILL)
-    until(lambda: control.run(run.id).state is State.FAILED, 15)
+    until(lambda: control.run(run.id).state is State.FAILED, 30)
     trouble = control.run(run.id).trouble
     assert trouble.exit_status == 137
     assert trouble.last_lines

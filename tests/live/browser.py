@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from axe_playwright_python.base import AXE_SCRIPT
 
 from app.control import Control
 from app.web import web
@@ -82,3 +83,25 @@ class Visitor:
         answer = self.page.locator(".bot-row").nth(rows)
         answer.locator('[aria-label="Again"], [aria-label="重新生成"]').wait_for(timeout=30_000)
         return str(answer.locator(".words").inner_text())
+
+
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa"], "resultTypes": ["violations"]}
+AT_REST = """async () => {
+  const moving = () => document.querySelector(".is-busy") ||
+    document.getAnimations().some((one) => one.playState === "running" && one.effect.getComputedTiming().endTime < 1e6);
+  for (const end = performance.now() + 10_000; moving() && performance.now() < end;)
+    await new Promise((on) => setTimeout(on, 20));
+}"""
+
+
+def serious(page: Any) -> list[tuple[str, list[str]]]:
+    """What axe finds that keeps somebody out, once no button waits for its answer and every colour has faded in."""
+    page.evaluate(AT_REST)
+    if not page.evaluate("typeof axe !== 'undefined'"):
+        page.evaluate(AXE_SCRIPT)
+    found = page.evaluate("async (rules) => (await axe.run(rules)).violations", RULES)
+    return [
+        (one["id"], [node["html"] for node in one["nodes"]])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from sqlalchemy.exc import OperationalError
 
 from backends.runs import State
 from backends.spec import Piece
 from backends.watched import WatchedServer
-from tests.live.browser import Visitor, panel_of
+from tests.live.browser import Visitor, panel_of, serious
 from tests.live.test_browser import EVIL
 from tests.ui.conftest import StillControl, control  # noqa: F401  the fixture
 
@@ -29,17 +28,6 @@ def panel(control: StillControl) -> Iterator[str]:  # noqa: F811
     control.served()
     with panel_of(control) as address:
         yield address
-
-
-def serious(page) -> list[tuple[str, list[str]]]:
-    """What axe finds that keeps somebody out."""
-    page.wait_for_timeout(300)  # colours fade in
-    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa"]}).response["violations"]
-    return [
-        (one["id"], [node["html"] for node in one["nodes"]])
-        for one in found
-        if one["impact"] in ("serious", "critical")
-    ]
 
 
 def test_conversations_are_kept_found_named_exported_and_deleted(browser, panel, control) -> None:  # noqa: F811

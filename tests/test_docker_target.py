@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ import subprocess
 from pathlib import Path
 from unittest import mock
 
+import docker
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,7 @@ from backends.targets import engine as engine_room
 from backends.targets.container_logs import Cursor, Frames, Taken
 from backends.targets.engine import Engine, said
 from backends.targets.images import PullProgress, split
+from backends.targets.reclaim import leftovers
 from backends.text import same
 from tests.plans import SPEC, python
 
@@ -448,3 +451,29 @@ def test_a_server_without_a_network_is_refused(home: Path) -> None:
     assert target.can(Service(id="s", title=same("s"), argv=("x",), container=wish)) is not None
     assert target.can(Task(id="t", title=same("t"), argv=("x",), container=wish)) is None
     assert local.can(Task(id="t", title=same("t"), argv=("x",), container=wish)) is not None
+
+
+# --- what is left over ------------------------------------------------------------------------------------------------
+
+
+class Counting:
+    """An engine that counts its disk for somebody else, for so many questions."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+
+    def clearly(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def api(self) -> Counting:
+        return self
+
+    def df(self) -> dict:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise docker.errors.APIError("500 Server Error: a disk usage operation is already running")
+        return {"Images": [{"Id": "sha256:1", "Labels": {"slipway.home": "/h"}, "RepoTags": ["mine:1"], "Size": 7}]}
+
+
+def test_an_engine_that_counts_for_somebody_else_is_asked_again() -> None:
+    assert [one.name for one in leftovers(Counting(2), Path("/h"))] == ["mine:1"]

@@ -6,6 +6,7 @@ Only what bears the label of this data folder is ever touched. Pulled images bea
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from backends.targets import containers
 from backends.targets.base import Leftover
 from backends.targets.engine import Engine
 
+PATIENCE_S = 30.0  # for what another program counts
+
 
 def leftovers(engine: Engine, home: Path) -> tuple[Leftover, ...]:
     """Ended containers and unused images of this data folder, the largest first."""
-    with engine.clearly():
-        usage = engine.api().df()
+    usage = _usage(engine)
     mine = f"{home}"
     held = usage.get("Containers") or ()
     ended = [
@@ -77,10 +79,23 @@ def _remove_image(engine: Engine, image: Leftover) -> None:
                 raise
 
 
+def _usage(engine: Engine) -> dict[str, Any]:
+    """What lies on the engine's disk. Docker before 23 counts for one at a time and refuses the others: they wait."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        with engine.clearly():
+            try:
+                found: dict[str, Any] = engine.api().df()
+                return found
+            except docker.errors.APIError as error:
+                if "already running" not in str(error) or time.monotonic() > deadline:
+                    raise
+        time.sleep(0.2)
+
+
 def _size(engine: Engine) -> int:
     """Bytes of all images and containers."""
-    with engine.clearly():
-        usage = engine.api().df()
+    usage = _usage(engine)
     return int(usage.get("LayersSize") or 0) + sum(int(one.get("SizeRw") or 0) for one in usage.get("Containers") or ())
 
 

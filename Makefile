@@ -18,8 +18,7 @@ setup: .venv/panel      ## install what is missing, start nothing
 	@$(BIN)/slipway setup
 
 test: .venv/tests       ## every test, with a real tritonserver and a real browser
-	@$(BIN)/python scripts/test_parts.py
-	@$(BIN)/python -m pytest $(ARGS); status=$$?; $(BIN)/python scripts/test_parts.py --end; exit $$status
+	@$(BIN)/python scripts/test_lanes.py $(ARGS)
 
 check: .venv/tests      ## format, lint, types, spelling, import rules
 	$(BIN)/ruff format --check .

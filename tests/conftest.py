@@ -14,7 +14,32 @@ import pytest
 from storage.store import Store
 
 T = TypeVar("T")
+LANES = ("plain", "host", "upstream", "alone")
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--lane", choices=LANES, help="run this part of the tests only: see scripts/test_lanes.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keeps the tests of the lane that is asked for."""
+    wanted = config.getoption("--lane")
+    if wanted is not None:
+        kept = [item for item in items if lane_of(item) == wanted]
+        config.hook.pytest_deselected(items=[item for item in items if lane_of(item) != wanted])
+        items[:] = kept
+
+
+def lane_of(item: pytest.Item) -> str:
+    """`alone`: measures, so nothing else may run; `plain`: needs no real part; `upstream`: deploys what stands for
+    upstream's images and repositories; `host`: needs other real parts. The latter two take about as long."""
+    needs = set(getattr(item, "fixturenames", ()))
+    if item.get_closest_marker("alone"):
+        return "alone"
+    if item.get_closest_marker("live"):
+        return "upstream" if needs & {"upstream", "images", "bases"} else "host"
+    return "host" if needs & {"runtime_dir", "chromium"} else "plain"
 
 
 def until(look: Callable[[], T], timeout_s: float = 30.0, what: str = "") -> T:

@@ -474,6 +474,7 @@ def test_counts_add_up_to_the_images_of_a_variant() -> None:
     assert all(sum(found.counts(variant).values()) == len(TABLE.of(variant)) for variant in VARIANTS)
 
 
+@pytest.mark.alone
 def test_a_recommendation_takes_less_than_50_ms() -> None:
     took = []
     for _ in range(5):

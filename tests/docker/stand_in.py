@@ -11,6 +11,8 @@ The Debian root and the image are kept between runs; the digest of what they are
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import docker
@@ -57,6 +60,16 @@ def why_not() -> str | None:
     return None
 
 
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Two programs that run tests do not build the same."""
+    (home() / "docker").mkdir(parents=True, exist_ok=True)
+    with (home() / "docker" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@_one_at_a_time()
 def build() -> str:
     """The image's name; builds it where it is missing. Raises CalledProcessError, docker.errors.APIError."""
     engine = docker.from_env(version="auto", timeout=600).api
@@ -76,6 +89,7 @@ def build() -> str:
     return IMAGE
 
 
+@_one_at_a_time()
 def python() -> str:
     """A base for the panel's own image: Debian's Python with venv. It trusts what this machine trusts."""
     engine = docker.from_env(version="auto", timeout=600).api

@@ -201,6 +201,7 @@ def test_a_private_registry_is_entered_with_dockers_own_login(home, tmp_path, im
     assert PASSWORD not in kept and auth not in kept
 
 
+@pytest.mark.alone
 def test_only_what_slipway_labelled_is_cleaned_up(target, home: Path, image: str, engine) -> None:
     data = "RUN head -c 20000000 /dev/urandom > /data\n"
     do(target, home, dockerfile(home, f"FROM {stand_in.DEBIAN}\n{data}", "slipway.test/ours:1"))

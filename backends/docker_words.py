@@ -38,7 +38,9 @@ def run(step: Task | Service) -> tuple[str, ...]:
     if wish is None:
         raise ValueError(f"{step.id} runs on the host")
     options = [f"--network={wish.network}", "--security-opt=no-new-privileges"]
-    if isinstance(step, Service) and wish.network == "bridge":
+    if isinstance(step, Task):
+        options.insert(0, "--init")
+    elif wish.network == "bridge":
         options += [f"--publish={{bind}}:{{port.{name}}}:{{port.{name}}}" for name in ("http", "grpc", "metrics")]
     if wish.as_person:
         options += ["--user={person}", "--env=HOME=/tmp", "--env=USER=slipway", "--env=LOGNAME=slipway"]

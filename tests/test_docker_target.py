@@ -273,6 +273,7 @@ SAID = {
     "listen tcp4 127.0.0.1:8000: bind: address already in use": "port is taken",
     'invalid mount config for type "bind": bind source path does not exist: /x': "does not see a folder",
     'exec: "foo": executable file not found in $PATH: unknown': "lacks the program",
+    "[FATAL tini (7)] exec foo failed: No such file or directory": "lacks the program",
 }
 
 

@@ -309,6 +309,9 @@ def _create(
             port_bindings=published or None,
             log_config=LogConfig(type="json-file", config=LOG_LIMITS),
             security_opt=["no-new-privileges"],
+            init=None
+            if service
+            else True,  # a first process ignores a signal that it does not handle: a stop would wait
         )
     for again in (False, True):
         try:

@@ -260,7 +260,7 @@ class DockerTarget:
                 fail=lambda _: self._failed(step, containers.look(self.engine, container), work.log),
             )
         except (Stopped, StepFailed):
-            self._end(container, TASK_PATIENCE_S, work)  # it has served nobody yet: nothing to finish
+            self._end(container, 0.0, work)  # it has served nobody yet: nothing to finish
             raise
         memory = containers.usage(self.engine, container)[1]
         yield Event(step=step.id, kind=Kind.READY, data={"memory_mib": memory, "container": container[:12]})

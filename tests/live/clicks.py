@@ -47,7 +47,8 @@ def option(page: Any, name: str, value: str) -> Any:
 
 def model_named(
     visitor: Visitor, control: Control, name: str, template: str, model: str = "tiny-llama",
-    architecture: str = "LlamaForCausalLM", trust: bool = False,
+    architecture: str = "LlamaForCausalLM", trust: bool = False, pickle: bool = False, precision: str = "auto",
+    gpus: tuple[int, ...] = (),
 ) -> Any:  # fmt: skip
     """From the first page to the engines, with a model of the data folder; returns the page."""
     page = visitor.opens()
@@ -58,11 +59,18 @@ def model_named(
     option(page, "model.kind", "folder").click()
     page.fill('[name="model.id"]', str(control.settings.home / "models" / model))
     expect(page.locator('[data-slot="facts"]')).to_contain_text(architecture)
+    option(page, "precision", precision).click()
+    if gpus:
+        option(page, "device", "gpus").click()
+    for index in gpus:
+        option(page, "gpus", str(index)).click()
     page.click("text=Advanced")
     page.fill('[name="name"]', name)
     option(page, "template", template).click()
     if trust:
         option(page, "trust_remote_code", "true").click()
+    if pickle:
+        option(page, "allow_pickle", "true").click()
     page.click("text=Continue to engine")
     page.click("text=Image, ports and network")
     return page
@@ -79,9 +87,24 @@ def launched(page: Any, name: str) -> str:
     return str(re.search(r"run=([\w-]+)", page.url)[1])
 
 
+def chat_opened(page: Any, run_id: str) -> None:
+    """From a running server to a new conversation with it."""
+    page.click("text=Open chat")
+    expect(page.locator("[data-chat-server]")).to_have_value(run_id)
+    page.click("text=New chat")
+    expect(page.locator(".bot-row")).to_have_count(0)
+
+
+def answered(visitor: Visitor, control: OnStandInCards, question: str) -> str:
+    """What the chat shows as the answer, which is what came from the server."""
+    control.heard.clear()
+    shown = visitor.asks(question).strip()
+    assert "".join(control.heard).strip() == shown
+    return shown
+
+
 def streamed(visitor: Visitor, control: OnStandInCards, question: str) -> str:
     """What the chat shows as the answer, which came in more than one piece."""
-    control.heard.clear()
-    shown = visitor.asks(question)
-    assert len(control.heard) > 1 and "".join(control.heard) == shown
+    shown = answered(visitor, control, question)
+    assert len(control.heard) > 1
     return shown

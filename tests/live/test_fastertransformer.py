@@ -20,15 +20,13 @@ from app.control import Control
 from backends import recipes
 from backends.lint import lint
 from backends.runs import Run, State
-from backends.spec import Chat, FasterTransformerOptions, Message, ModelSource, Piece, Sampling, Spec
+from backends.spec import Chat, FasterTransformerOptions, ModelSource, Piece, Sampling, Spec
 from backends.steps import Forecast, Plan, Service, Step, Task
 from tests.conftest import until
 from tests.guides import RTX_3090_X2
 from tests.live.containers.conftest import engine, image  # noqa: F401  fixtures
-from tests.test_jobs import worker_of
 from tests.upstream import (
     FIXTURES,
-    GERMAN,
     SENTENCE,
     backend_repository,
     git_repository,
@@ -187,51 +185,6 @@ def test_a_second_deployment_builds_and_converts_nothing_again(
     plan = the_plan(control, the_spec(control, "llama", upstream, bases, "again"))
     to_do = {step.id for step in control.to_do(plan)}
     assert not to_do & {"backend-source", "image", "converter-source", "convert"}
-
-
-def test_what_a_person_has_is_taken_and_a_conversation_goes_through_the_chosen_template(
-    control: Control, llama: Run, upstream: dict[str, str], bases: dict[str, str]
-) -> None:
-    home = control.settings.home
-    tuned = home / "models" / "gemm_config.in"
-    tuned.write_text("batch_size, seq_len ### n, m, k, algoId\n1 32 ### 1 2 3 100\n", encoding="utf-8")
-    spec = the_spec(
-        control, "llama", upstream, bases, "own",
-        precision="int8",
-        template="atom",
-        prebuilt_image=llama.plan.step("image").tag,
-        backend_checkout=str(next(home.glob("sources/*backend*"))),
-        converted=str(next(home.glob("converted/*llama*/2-gpu"))),
-        gemm_config=str(tuned),
-    )  # fmt: skip
-    run = deployed(control, spec)
-    assert not {"base-image", "converter-source", "convert", "autotune"} & {step.id for step in run.plan.steps}
-    assert "gemm_config.in: 1 entries" in log(control, run, "serve")
-    chat = Chat(messages=(Message(role="user", content="Who are you?"),), sampling=Sampling(temperature=0.0))
-    assert said(list(in_step(control.chat(run.id, chat)))) == SENTENCE
-    gone(control, run)
-
-
-def test_a_server_whose_worker_was_killed_is_adopted_and_answers(control: Control, llama: Run) -> None:
-    worker = worker_of(control, llama.id)
-    worker.kill()
-    worker.wait(10)
-    control.recover()
-    assert worker_of(control, llama.id).pid != worker.pid
-    assert control.run(llama.id).state is State.SERVING
-    assert said(ask(control, llama, "Hello, my name is")) == SENTENCE
-
-
-# --- GPT-J and T5 -----------------------------------------------------------------------------------------------------
-
-
-def test_t5_is_tokenised_in_the_panel(control: Control, upstream: dict[str, str], bases: dict[str, str]) -> None:
-    run = deployed(control, the_spec(control, "t5", upstream, bases, "t5"))
-    pieces = ask(control, run, "translate English to German: The house is wonderful.")
-    assert said(pieces) == GERMAN
-    assert pieces[-1].finish == "stop"
-    assert "gemm_config.in: 4 entries" in log(control, run, "serve")
-    gone(control, run)
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------

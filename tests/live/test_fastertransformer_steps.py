@@ -1,8 +1,9 @@
-"""Each step of a FasterTransformer recipe stopped, failed and resumed; a worker killed while it builds and converts.
+"""Each step of the FasterTransformer recipes stopped, failed and resumed; a worker killed while it builds, converts and
+serves.
 
-One deployment of GPT-J, which has every kind of step, climbs through all of this: every case goes on where the one
-before left it, so what was done is never done again. A step is held where it stands by what it reads: a `git` that does
-not go on, a line in the Dockerfile or script of the checkout, a pipe in place of a file.
+One deployment of each family climbs through its own steps: every case goes on where the one before left it, so what was
+done is never done again, and T5 begins with the image and checkouts that GPT-J made. A step is held where it stands by
+what it reads: a `git` that does not go on, a line in a Dockerfile or script of the checkout, a pipe in a file's place.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import docker
+import httpx
 import psutil
 import pytest
 
@@ -27,10 +33,11 @@ from backends.runs import State
 from backends.steps import Plan
 from backends.text import Text
 from tests.conftest import until
+from tests.live.browser import free_port
 from tests.live.containers.conftest import engine, image  # noqa: F401  fixtures
-from tests.live.test_fastertransformer import ask, bases, gone, log, said, the_plan, the_spec  # noqa: F401
+from tests.live.test_fastertransformer import MAKERS, ask, bases, gone, log, said, the_plan, the_spec  # noqa: F401
 from tests.test_jobs import worker_of
-from tests.upstream import FIXTURES, SENTENCE, backend_repository, commit_all, git_repository, tiny_gptj
+from tests.upstream import FIXTURES, GERMAN, ROOT, SENTENCE, backend_repository, commit_all, git_repository
 
 pytestmark = pytest.mark.live
 GIT = """#!/bin/sh
@@ -44,42 +51,141 @@ exec {git} "$@"
 
 
 TOKEN = "hf_plantedsecretvalue789"
-CONVERTER = "examples/pytorch/gptj/utils/huggingface_gptj_ckpt_convert.py"
-SAVES = '    save("model.wte"'
 MEASURES = "    for number in range(4):"
 SLEEPS = "RUN sleep 599\n"
 WAITS = "import os, time; print('held'); [time.sleep(0.05) for _ in iter(lambda: os.path.exists('{go}'), True)]"
 FOUND = Text(en="Found the running container.", zh="找到了正在运行的容器。")
-FAILURES = {  # the step: what its failure is told with
-    "backend-source": "unable to access the repository",
-    "image": "no compiler",
-    "library-source": "unable to access the repository",
-    "convert": "MemoryError",
-    "weights-check": "model.wte.bin is missing",
-    "library-build": "No such file or directory",
-    "autotune": "wrote no entries",
-    "repository": "ensemble/config.pbtxt",
-    "serve": "loading model fails!",
+
+
+@dataclass(frozen=True)
+class Route:
+    """A family's way up. `saves` is the line of its converter that writes the file which is missed, `weights` a file
+    that the server reads; `fails` names each step with what its failure is told with, `logs` with words of its log."""
+
+    backend: str
+    library: str
+    converter: str
+    saves: str
+    weights: str
+    template: str
+    question: str
+    answer: str
+    fails: dict[str, str]
+    logs: dict[str, str]
+    tool: str = ""
+
+
+FETCHED, BUILT = "unable to access the repository", "no compiler"
+ROUTES = {
+    "llama": Route(
+        backend="backend",
+        library="llama_library",
+        converter="examples/cpp/llama/huggingface_llama_convert.py",
+        saves='        split(base + "mlp.down_proj.weight", weights[base + "mlp.down_proj.weight"].T, 0)',
+        weights="model.wte.weight.bin",
+        template="all_models/llama/ensemble/config.pbtxt",
+        question="Hello, my name is",
+        answer=SENTENCE,
+        fails={
+            "backend-source": FETCHED,
+            "image": BUILT,
+            "converter-source": FETCHED,
+            "convert": "MemoryError",
+            "weights-check": "model.layers.0.mlp.down_proj.weight.0.bin is missing",
+            "repository": "ensemble/config.pbtxt",
+            "tokenizer-check": "LlamaTokenizer does not load",
+            "serve": "loading model fails!",
+        },
+        logs={"convert": "done layer 1", "weights-check": "27 files", "serve": "Use DECOUPLED (streaming)"},
+    ),
+    "gptj": Route(
+        backend="blog",
+        library="blog_library",
+        converter="examples/pytorch/gptj/utils/huggingface_gptj_ckpt_convert.py",
+        saves='    save("model.wte", weights["transformer.wte.weight"])',
+        weights="model.wte.bin",
+        template="all_models/gptj/ensemble/config.pbtxt",
+        question="Hello, my name is",
+        answer=SENTENCE,
+        tool="gpt_gemm",
+        fails={
+            "backend-source": FETCHED,
+            "image": BUILT,
+            "library-source": FETCHED,
+            "convert": "MemoryError",
+            "weights-check": "model.wte.bin is missing",
+            "library-build": "No such file or directory",
+            "autotune": "wrote no entries",
+            "repository": "ensemble/config.pbtxt",
+            "serve": "loading model fails!",
+        },
+        logs={
+            "library-configure": "sm=86",
+            "autotune": "arguments: 1 1 32 2 32 256 48 1 2",
+            "serve": "gemm_config.in: 4 entries",
+        },
+    ),
+    "t5": Route(
+        backend="blog",
+        library="blog_library",
+        converter="examples/pytorch/t5/utils/huggingface_t5_ckpt_convert.py",
+        saves='            save(key + "_T", value.T)',
+        weights="shared.weight.bin",
+        template="all_models/t5/fastertransformer/config.pbtxt",
+        question="translate English to German: The house is wonderful.",
+        answer=GERMAN,
+        tool="t5_gemm",
+        fails={
+            "convert": "MemoryError",
+            "weights-check": "shared.weight_T.bin is missing",
+            "library-build": "No such file or directory",
+            "autotune": "wrote no entries",
+            "repository": "fastertransformer/config.pbtxt",
+            "serve": "loading model fails!",
+        },
+        logs={"autotune": "arguments: 1 1 32", "serve": "gemm_config.in: 4 entries"},
+    ),
 }
+CASES = [(family, step) for family, route in ROUTES.items() for step in route.fails]
 
 
 @dataclass
 class Climb:
     """The deployment, and the ways to hold it or make it fail at a step."""
 
+    family: str
     control: Control
     engine: docker.DockerClient
     plan: Plan
     gate: Path
     run: str = ""
+    frozen: psutil.Process | None = None
+    panel: subprocess.Popen[bytes] | None = None
     put_back: dict[Path, tuple[bytes, int]] = field(default_factory=dict)
     pipes: list[int] = field(default_factory=list)
+
+    @property
+    def route(self) -> Route:
+        return ROUTES[self.family]
 
     # --- where things lie
 
     def there(self, pattern: str) -> Path:
         """The one file below the data folder that fits."""
         return next(iter(self.control.settings.home.glob(pattern)))
+
+    def of_backend(self, path: str) -> Path:
+        return self.there(f"sources/*--{self.route.backend}--*/{path}")
+
+    def of_library(self, path: str) -> Path:
+        return self.there(f"sources/*--{self.route.library}--*/{path}")
+
+    def converted(self, name: str) -> Path:
+        return self.there(f"converted/tiny-{self.family}-*/2-gpu/{name}")
+
+    def goes_on(self, folder: str) -> None:
+        """Lets the scripts that wait go on."""
+        self.there(folder).joinpath(f"go-{self.family}").touch()
 
     def changed(self, path: Path, text: str) -> None:
         self.put_back.setdefault(path, (path.read_bytes(), path.stat().st_mode))
@@ -149,6 +255,10 @@ class Climb:
     def stopped(self, step: str) -> None:
         """Stops the run: within seconds nothing of it is left, and the step does not count as done."""
         self.control.stop(self.run)
+        if self.frozen is not None:
+            until(lambda: _told_to_end(self.frozen), 10, "the frozen writer to be told to end")
+            self.frozen.resume()
+            self.frozen = None
         until(lambda: not self.control.run(self.run).state.is_open(), 30)
         assert self.control.run(self.run).state is State.STOPPED
         self.nothing_is_left(step)
@@ -160,17 +270,22 @@ class Climb:
         assert step in {one.id for one in self.control.to_do(self.control.run(self.run).plan)}
 
     def killed(self, step: str) -> None:
-        """Ends the worker with kill -9 and lets another panel look after the run: a task's container goes on under
-        a new worker; a build ends with the connection that asked for it, so the run is lost, and held there again.
+        """Ends the worker with kill -9, and the panel where there is one, and lets another look after the run: a
+        container goes on under a new worker; a build by the engine's old builder ends with the connection that asked
+        for it, so the run is lost, and held there again.
         """
-        there, worker = self.containers(), worker_of(self.control, self.run)
+        if self.panel is not None:
+            self.panel.kill()
+            self.panel.wait(10)
+        there, worker, before = self.containers(), worker_of(self.control, self.run), self.control.run(self.run).state
         worker.kill()
         worker.wait(10)
         make_control({"home": str(self.control.settings.home)}).recover()
         if there:
             assert worker_of(self.control, self.run).pid != worker.pid
-            until(lambda: FOUND in {event.text for event in self.control.events(self.run)}, 30, "it is found again")
-            assert (self.containers(), self.control.run(self.run).state) == (there, State.RUNNING)
+            if before is State.RUNNING:
+                until(lambda: FOUND in {event.text for event in self.control.events(self.run)}, 30, "it is found again")
+            assert (self.containers(), self.control.run(self.run).state) == (there, before)
         else:
             assert self.control.run(self.run).state is State.LOST
             self.nothing_is_left(step)
@@ -182,7 +297,7 @@ class Climb:
         run = self.control.wait(self.run, 60)
         assert (run.state, run.trouble and run.trouble.step) == (State.FAILED, step), run.trouble
         told = " ".join((*run.trouble.last_lines, run.trouble.message.en))
-        assert FAILURES[step] in told
+        assert self.route.fails[step] in told
         assert self.before(step) <= ({"skipped", "done"} if step == "weights-check" else {"skipped"})
         self.nothing_is_left(step)
 
@@ -192,14 +307,17 @@ class Climb:
         """Lets the run go on until the step is under way, and held there."""
         pipe: Path | None = None
         if step == "library-build":
-            pipe = self.piped(self.there("sources/*/tools/gpt_gemm"))
+            pipe = self.piped(self.of_library(f"tools/{self.route.tool}"))
+        elif step == "tokenizer-check":
+            pipe = self.piped(self.there(f"models/tiny-{self.family}/tokenizer.json"))
         elif step == "serve":
-            pipe = self.piped(self.there("converted/*/2-gpu/config.ini"))
+            pipe = self.piped(self.converted("config.ini"))
         elif step.endswith("-source"):
             self.gate.write_text("hold")
         self.go()
         if step == "repository":
-            until(lambda: _frozen(self.run, "backends.fastertransformer.repository"), 60, "the writer to be held")
+            module = "backends.fastertransformer.repository"
+            self.frozen = until(lambda: _frozen(self.run, module), 60, "the writer to be held")
             return
         held: Callable[[], object] = self.gate.with_suffix(".held").exists
         if pipe is not None:
@@ -218,37 +336,53 @@ class Climb:
         if step.endswith("-source"):
             self.gate.write_text("fail")
         elif step == "image":
-            path = self.there("sources/*/docker/Dockerfile")
+            path = self.of_backend("docker/Dockerfile")
             held = path.read_text(encoding="utf-8")
             path.write_text(held.replace(SLEEPS, ""), encoding="utf-8")
             self.changed(path, held.replace(SLEEPS, "RUN echo no compiler && exit 7\n"))
         elif step == "convert":
-            path = self.there(f"sources/*/{CONVERTER}")
-            self.changed(path, path.read_text(encoding="utf-8").replace(SAVES, f"    raise MemoryError\n{SAVES}"))
-            self.there("converted").joinpath("go").touch()
+            self.instead(self.route.saves, "raise MemoryError")
+            self.goes_on("converted")
         elif step == "weights-check":  # a converter that ends well with a file missing
-            path = self.there(f"sources/*/{CONVERTER}")
-            self.changed(path, path.read_text(encoding="utf-8").replace(SAVES, f"    if False:\n    {SAVES}"))
+            self.instead(self.route.saves, "pass")
         elif step == "library-build":
-            self.changed(self.there("sources/*/tools/gpt_gemm"), "")
-            self.there("sources/*/tools/gpt_gemm").unlink()
+            self.gone(self.of_library(f"tools/{self.route.tool}"))
         elif step == "autotune":
-            self.changed(self.there("build/*/bin/gpt_gemm"), "#!/bin/sh\necho usage\n")
-            self.there("gemm").joinpath("go").touch()
+            self.changed(self.there(f"build/*/bin/{self.route.tool}"), "#!/bin/sh\necho usage\n")
+            self.goes_on("gemm")
         elif step == "repository":
-            self.changed(self.there("sources/*/all_models/gptj/ensemble/config.pbtxt"), "name: 7")
+            self.changed(self.of_backend(self.route.template), "name: 7")
+        elif step == "tokenizer-check":
+            self.gone(self.there(f"models/tiny-{self.family}/tokenizer.json"))
         else:
-            self.changed(self.there("converted/*/2-gpu/model.wte.bin"), "short")
+            self.changed(self.converted(self.route.weights), "short")
+
+    def instead(self, line: str, other: str) -> None:
+        """Another line in place of the converter's."""
+        path = self.of_library(self.route.converter)
+        indent = line[: len(line) - len(line.lstrip())]
+        self.changed(path, path.read_text(encoding="utf-8").replace(line, indent + other))
+
+    def gone(self, path: Path) -> None:
+        """The file is not there."""
+        self.changed(path, "")
+        path.unlink()
 
 
-def _frozen(run: str, module: str) -> bool:
+def _told_to_end(process: psutil.Process) -> bool:
+    """Whether a process that is frozen was sent SIGTERM."""
+    pending = re.search(r"^ShdPnd:\s*(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    return pending is not None and bool(int(pending[1], 16) & 1 << signal.SIGTERM - 1)
+
+
+def _frozen(run: str, module: str) -> psutil.Process | None:
     """Freezes the run's process of that module, which ends too soon to be held in another way."""
     for process in psutil.process_iter(["cmdline"]):
         with contextlib.suppress(psutil.Error):
             if module in (process.info["cmdline"] or []) and process.environ().get("SLIPWAY_RUN") == run:
                 process.suspend()
-                return True
-    return False
+                return process
+    return None
 
 
 def _put_in(path: Path, before: str, line: str) -> None:
@@ -260,38 +394,58 @@ def _put_in(path: Path, before: str, line: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def climb(tmp_path_factory, engine, bases) -> Iterator[Climb]:  # noqa: F811
+def climbs(tmp_path_factory, engine, bases) -> Iterator[dict[str, Climb]]:  # noqa: F811
+    """A deployment of each family, not begun, in one data folder."""
     folder = tmp_path_factory.mktemp("steps")
-    tiny_gptj(folder / "home" / "models" / "tiny-gptj")
     control = make_control({"home": str(folder / "home")})
-    upstream = {name: f"file://{folder / name}" for name in ("blog", "blog_library")}
-    backend_repository("blog", folder / "blog")
-    git_repository(FIXTURES / "blog_library", folder / "blog_library")
-    with (folder / "blog" / "docker" / "Dockerfile").open("a") as file:
-        file.write(SLEEPS)
-    _put_in(folder / "blog_library" / CONVERTER, SAVES, WAITS.format(go=f"{folder}/home/converted/go"))
-    _put_in(folder / "blog_library" / "tools" / "gpt_gemm", MEASURES, WAITS.format(go=f"{folder}/home/gemm/go"))
-    for name in upstream:
+    for family, make in MAKERS.items():
+        make(folder / "home" / "models" / f"tiny-{family}")
+    for name in ("backend", "blog"):
+        backend_repository(name, folder / name)
+        with (folder / name / "docker" / "Dockerfile").open("a") as file:
+            file.write(SLEEPS)
         commit_all(folder / name)
+    for name in ("llama_library", "blog_library"):
+        git_repository(FIXTURES / name, folder / name)
+    for family, route in ROUTES.items():
+        go = f"{folder}/home/{{}}/go-{family}"
+        _put_in(folder / route.library / route.converter, route.saves, WAITS.format(go=go.format("converted")))
+        if route.tool:
+            _put_in(folder / route.library / "tools" / route.tool, MEASURES, WAITS.format(go=go.format("gemm")))
+    for name in ("llama_library", "blog_library"):
+        commit_all(folder / name)
+    upstream = {name: f"file://{folder / name}" for name in ("backend", "blog", "llama_library", "blog_library")}
     (folder / "bin").mkdir()
     program = folder / "bin" / "git"
     program.write_text(GIT.format(gate=folder / "gate", git=shutil.which("git")))
     program.chmod(0o755)
+
+    def plan(family: str) -> Plan:
+        return the_plan(control, the_spec(control, family, upstream, bases, f"climb-{family}"))
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_TOKEN", TOKEN)
         patch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
-        climb = Climb(
-            control, engine, the_plan(control, the_spec(control, "gptj", upstream, bases, "climb")), folder / "gate"
-        )
-        yield climb
-        climb.well()
-        if climb.run and control.run(climb.run).state.is_open():
-            gone(control, control.run(climb.run))
+        yield {family: Climb(family, control, engine, plan(family), folder / "gate") for family in ROUTES}
     target = control._targets["docker"]
     target.reclaim(target.reclaimable())
 
 
-@pytest.mark.parametrize("step", FAILURES)
+@pytest.fixture
+def climb(climbs: dict[str, Climb], family: str) -> Climb:
+    return climbs[family]
+
+
+@pytest.fixture(autouse=True)
+def left_well(climb: Climb) -> Iterator[None]:
+    yield
+    climb.well()
+    if climb.panel is not None:
+        climb.panel.kill()
+        climb.panel.wait(10)
+
+
+@pytest.mark.parametrize(("family", "step"), CASES)
 def test_a_step_is_stopped_and_fails_and_the_run_goes_on_behind_it(climb: Climb, step: str) -> None:
     if step != "weights-check":  # over at once
         climb.hold(step)
@@ -307,21 +461,34 @@ def test_a_step_is_stopped_and_fails_and_the_run_goes_on_behind_it(climb: Climb,
         assert "convert" in to_do, "what was found wrong is made again"
 
 
-def test_gptj_answers_in_text_with_its_kernels_measured_after_all_that(climb: Climb) -> None:
+def _healthy(client: httpx.Client, port: int) -> bool:
+    try:
+        return client.get(f"http://127.0.0.1:{port}/slipway/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("family", ROUTES)
+def test_after_all_that_it_answers_and_so_it_does_when_panel_and_worker_were_killed(climb: Climb) -> None:
+    port = free_port()
+    words = (sys.executable, "-m", "app", "--home", str(climb.control.settings.home), "panel", "--port", str(port))
+    climb.panel = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     climb.go()
     run = climb.control.wait(climb.run, 60)
     assert run.state is State.SERVING, run.trouble
     assert climb.before("serve") == {"skipped"}
-    assert "sm=86" in log(climb.control, run, "library-configure")
-    assert "arguments: 1 1 32 2 32 256 48 1 2" in log(climb.control, run, "autotune")
-    assert "gemm_config.in: 4 entries" in log(climb.control, run, "serve")
-    pieces = ask(climb.control, run, "Hello, my name is")
-    assert (said(pieces).strip(), pieces[-1].finish) == (SENTENCE, "stop")
+    with httpx.Client(trust_env=False) as client:
+        until(lambda: _healthy(client, port), 30, "the panel")
+    for step, words in climb.route.logs.items():
+        assert words in log(climb.control, run, step)
+    climb.killed("serve")
+    pieces = ask(climb.control, run, climb.route.question)
+    assert (said(pieces).strip(), pieces[-1].finish) == (climb.route.answer, "stop")
     inspected = [one.attrs for one in climb.engine.containers.list(filters={"label": f"slipway.run={run.id}"})]
     built = climb.engine.images.get(climb.plan.step("image").tag)
     told = json.dumps([inspected, built.attrs, built.history()]).encode()
-    kept = [path for path in climb.control.settings.home.rglob("*") if path.is_file()]
-    assert inspected and len(kept) > 50
-    assert not [str(path) for path in kept if TOKEN.encode() in path.read_bytes()]
-    assert TOKEN.encode() not in told
+    assert inspected and TOKEN.encode() not in told
+    # By another process: to open and close SQLite's file here would let go of the locks that this one has on it.
+    looked = subprocess.run(("grep", "-rlF", TOKEN, climb.control.settings.home), capture_output=True, text=True)
+    assert (looked.stdout, looked.returncode) == ("", 1)
     gone(climb.control, run)

@@ -16,12 +16,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = str(ROOT / "scripts" / "test_parts.py")
 CLEARING_S = 60.0
+WIDTH = 80
 NONE_COLLECTED = 5  # pytest's exit status where nothing was chosen
 
 
@@ -120,18 +122,28 @@ def _at_once(*works: Callable[[], None]) -> None:
 
 
 def _sum(results: ElementTree.Element, statuses: list[int], seconds: float) -> int:
-    """Says what failed and how many passed; the exit status of the whole."""
+    """Says what failed and how many passed, in the form of pytest's own last lines; the exit status of the whole."""
     count = {
         word: sum(int(suite.get(word, 0)) for suite in results) for word in ("tests", "failures", "errors", "skipped")
     }
-    for case in results.iter("testcase"):
-        if case.find("failure") is not None or case.find("error") is not None:
-            print(f"FAILED {case.get('classname')}::{case.get('name')}")
+    bad = [case for case in results.iter("testcase") if {"failure", "error"} & {part.tag for part in case}]
+    if bad:
+        print(" short test summary info ".center(WIDTH, "="))
+    for case in bad:
+        word = "FAILED" if case.find("failure") is not None else "ERROR"
+        print(f"{word} {str(case.get('classname')).replace('.', '/')}.py::{case.get('name')}")
     passed = count["tests"] - count["failures"] - count["errors"] - count["skipped"]
-    told = f"{passed} passed, {count['failures']} failed, {count['errors']} errors, {count['skipped']} skipped"
-    print(f"=== {told} in {seconds:.0f} s ===", flush=True)
-    bad = [status for status in statuses if status not in (0, NONE_COLLECTED)]
-    return bad[0] if bad else (0 if count["tests"] else NONE_COLLECTED)
+    counted = (
+        (count["failures"], "failed"),
+        (passed, "passed"),
+        (count["skipped"], "skipped"),
+        (count["errors"], "error"),
+    )
+    told = ", ".join(f"{number} {word}" for number, word in counted if number) or "no tests ran"
+    took = f"{seconds:.2f}s ({timedelta(seconds=int(seconds))})"
+    print(f" {told} in {took} ".center(WIDTH, "="), flush=True)
+    ended = [status for status in statuses if status not in (0, NONE_COLLECTED)]
+    return ended[0] if ended else (0 if count["tests"] else NONE_COLLECTED)
 
 
 if __name__ == "__main__":

@@ -316,7 +316,7 @@ def test_what_0_5_quantises_runs_in_fp16_whatever_the_model_was_trained_in() -> 
 
 def test_smoothquant_of_0_5_has_what_reads_its_calibration_texts() -> None:
     plan = GUIDED["trtllm-002-qwen-7b-smoothquant"].plan()
-    assert "datasets~=2.3.2" in (plan.step("packages-dockerfile").files[0].text or "")  # type: ignore[union-attr]
+    assert "datasets~=2.14.7" in (plan.step("packages-dockerfile").files[0].text or "")  # type: ignore[union-attr]
     assert "datasets" not in GUIDED["trtllm-002-qwen-7b-int4"].plan().model_dump_json()
 
 

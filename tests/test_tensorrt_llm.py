@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from backends.guides import guides
 from backends.images import recommend
 from backends.spec import Docker, Gpu, Hardware, Limits, Model, Precision, Spec, TensorRtLlmOptions, Tokenizer
-from backends.steps import Ask, BuildImage, Plan, Service, Task, WriteFiles
+from backends.steps import Ask, BuildImage, Plan, Service, Task, WriteFiles, fill_step
 from backends.tensorrt_llm import recipe, versions
 from backends.tensorrt_llm.choices import choose
 from scripts import parity
@@ -33,7 +34,11 @@ from tests.guided_trtllm import (
     model,
     written,
 )
+from tests.trtllm_upstream import FIXTURES, examples, library
 
+H100_X2 = machine("NVIDIA H100 80GB HBM3", 90, 2, 81_559, "590.44.01")
+MODEL_FOLDER = ("--model_dir", "--hf_model_dir", "--in-file")
+SMALL = {"architectures": ["X"], "vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
 QWEN2 = model("qwen2.5-0.5b-instruct", "Qwen/Qwen2.5-0.5B-Instruct", tokenizer=QWEN3.tokenizer)
 LLAMA2_BF16 = LLAMA2.model_copy(update={"dtype": "bf16"})
 
@@ -351,13 +356,52 @@ def test_an_engine_that_would_turn_positions_wrongly_is_refused(
 
 
 def test_qwen3_is_quantised_to_fp8_alone_and_not_cut_into_stages() -> None:
-    two = machine("NVIDIA H100 80GB HBM3", 90, 2, 81_559, "590.44.01")
     options = {"version": "1.2.1", "flow": "trtllm_build", "max_batch": 4}
     assert "int8 weight-only is not made" in reasons(
-        guided(QWEN3, two, "q", quantisation="int8_weight_only", **options)
+        guided(QWEN3, H100_X2, "q", quantisation="int8_weight_only", **options)
     )
-    assert reasons(guided(QWEN3, two, "q", pipeline_parallel=2, **options))
-    assert "--qformat fp8" in argv(guided(QWEN3, two, "q", quantisation="fp8", **options).plan(), "convert")
+    assert reasons(guided(QWEN3, H100_X2, "q", pipeline_parallel=2, **options))
+    assert "--qformat fp8" in argv(guided(QWEN3, H100_X2, "q", quantisation="fp8", **options).plan(), "convert")
+
+
+@pytest.mark.parametrize(("version", "kind", "quantisation"), [
+    ("0.5.0", LLAMA2, "int8_weight_only"), ("0.5.0", QWEN, "smoothquant"), ("0.8.0", LLAMA2, "smoothquant"),
+    ("0.11.0", LLAMA2, "int4_awq"), ("0.12.0", LLAMA2, "int4_gptq"), ("0.16.0", QWEN2, "int4_gptq"),
+    ("0.19.0", LLAMA3, "fp8"), ("1.2.1", QWEN2, "int4_weight_only"),
+], ids=lambda told: told if isinstance(told, str) else told.model_type)  # fmt: skip
+def test_every_tool_takes_the_command_line_that_the_plan_has_for_it(
+    tmp_path: Path, version: str, kind: Model, quantisation: str
+) -> None:
+    """The stand-ins refuse what the real scripts of that version refuse, and write what those write."""
+    turned = {"rope_theta": 1_000_000.0, "rope_scaling": "linear", "rope_factor": 2.0} if version == "0.8.0" else {}
+    packed = {"quantisation": "gptq"} if quantisation == "int4_gptq" else {}
+    one = kind.model_copy(update=packed | {"facts": kind.facts | turned})
+    options = {"tensor_parallel": 2, "max_batch": 2, "max_input": 64, "max_output": 64, "quantisation": quantisation}
+    flow = "build_py" if version == "0.5.0" else "trtllm_build"
+    plan = guided(one, H100_X2, "x", trust=True, version=version, flow=flow, **options).plan()
+    places = dict.fromkeys(("run", "assets", "python"), "/x") | {
+        name: str(tmp_path / name) for name in ("home", "models")
+    }
+    package = tmp_path / f"tensorrt_llm-{version}.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text(f"Name: tensorrt_llm\nVersion: {version}\n", encoding="utf-8")
+    library(tmp_path / "library", version)
+    for name in ("convert", "engine") if "convert" in {found.id for found in plan.steps} else ("engine",):
+        words = list(fill_step(step(plan, name), places).argv)  # type: ignore[union-attr]
+        if words[0] == "python3":
+            root = Path(words[1].split("/examples/")[0] if "/examples/" in words[1] else words[1].rsplit("/", 2)[0])
+            if not root.exists():
+                (library if "/examples/" in words[1] else lambda folder, _: examples(folder))(root, version)
+            model_folder = Path(next(after for word, after in pairwise(words) if word in MODEL_FOLDER))
+            model_folder.mkdir(parents=True, exist_ok=True)
+            (model_folder / "config.json").write_text(json.dumps(SMALL), encoding="utf-8")
+            ran = [sys.executable, *words[1:]]
+        else:
+            ran = [sys.executable, str(FIXTURES / "image" / words[0]), *words[1:]]
+        env = {"PYTHONPATH": f"{tmp_path / 'library'}:{tmp_path}"}
+        done = subprocess.run(ran, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "Total time of building all" in done.stdout
 
 
 # --- reasons against --------------------------------------------------------------------------------------------------

@@ -258,9 +258,13 @@ def library(folder: Path, version: str) -> Path:
     templates."""
     shutil.copytree(FIXTURES / "library", folder)
     (folder / "version.txt").write_text(f"{version}\n", encoding="utf-8")
+    if version != "0.5.0":
+        (folder / "examples" / "qwen").mkdir()
+        shutil.copy(folder / "examples" / "llama" / "convert_checkpoint.py", folder / "examples" / "qwen")
     if versions.numbers(version) >= (0, 19):
         (folder / "examples" / "models" / "core").mkdir(parents=True)
-        (folder / "examples" / "llama").rename(folder / "examples" / "models" / "core" / "llama")
+        for name in ("llama", "qwen"):
+            (folder / "examples" / name).rename(folder / "examples" / "models" / "core" / name)
     if version.startswith("1."):
         all_models = folder / "triton_backend" / "all_models"
         templates(version, all_models / "inflight_batcher_llm")

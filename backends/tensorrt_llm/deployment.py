@@ -27,8 +27,8 @@ QUIET = {  # inside a container; the person there has no name of its own
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
 }
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-# 0.5.0's converters read a calibration set with it: requirements.txt of examples/llama has 2.14 (0.7.1), Qwen's ~=2.3.2,
-# which cannot be imported with today's pyarrow.
+# 0.5.0's converters read a calibration set with it: requirements.txt of examples/llama has 2.14 (0.7.1), Qwen's
+# ~=2.3.2, which cannot be imported with today's pyarrow.
 _DATASETS = "datasets~=2.14.7"
 _SHM_MIB = 2048  # both guides; Docker's own 64 MiB hold one Python model
 _ULIMITS = {"memlock": -1, "stack": 67_108_864}

@@ -98,7 +98,8 @@ async def talk(
     tensors = {str(name): one for name, one in recipes.TENSORS.items()}.get(engine)
     if tensors is None:
         raise BadInput("engine", Text(en=f"There is no engine “{engine}”.", zh=f"没有引擎“{engine}”。"))
-    session = await asyncio.to_thread(tensors.session, chat, told or {})  # a tokenizer may have to be loaded first
+    told = told or {}
+    session = await asyncio.to_thread(tensors.session, chat, told)  # a tokenizer may have to be loaded first
     stream = client.stream(endpoint, session.inputs, session.outputs, session.final_flag)
     try:
         async with aclosing(stream) as responses:
@@ -111,5 +112,11 @@ async def talk(
         last = session.finish()
         if last is not None:
             yield last
+        return
     except Refused as refusal:
-        raise tensors.refused(refusal.words) from None
+        corrected = recipes.CORRECTED[engine](told, refusal.words) if engine in recipes.CORRECTED else None
+        if corrected is None:
+            raise tensors.refused(refusal.words) from None
+    async with aclosing(talk(engine, endpoint, chat, corrected)) as pieces:
+        async for piece in pieces:
+            yield piece

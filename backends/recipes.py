@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from backends.errors import CannotDo, Refused
@@ -52,6 +52,10 @@ TENSORS: dict[EngineName, Tensors] = {
     "fastertransformer": fastertransformer_tensors,
     "tensorrt_llm": tensorrt_llm_tensors,
     "vllm": vllm_tensors,
+}
+# What the plan said of a model, put right by what the model refused: asked once more before a refusal is told.
+CORRECTED: dict[str, Callable[[Mapping[str, str], str], dict[str, str] | None]] = {
+    "tensorrt_llm": tensorrt_llm_tensors.corrected,
 }
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from app.asking import in_step
+from app.talking import talk
 from backends.answers import Answer
-from backends.errors import BadInput
-from backends.spec import Chat, Message, Piece, Sampling, Tensor
+from backends.errors import BadInput, Refused
+from backends.spec import Chat, Endpoint, Message, Piece, Sampling, Tensor
 from backends.tensorrt_llm import qwen_tokens, tensors
 from backends.vllm import tensors as vllm
 from tests.trtllm_upstream import tensors as upstream
@@ -82,6 +85,32 @@ def test_the_prompt_is_left_out_by_an_input_only_where_the_model_has_it() -> Non
     """Ensembles before 0.14 know exclude_input_in_output as the core's parameter alone; Triton refuses more inputs."""
     assert "exclude_input_in_output" not in names(tensors.session(chat(), TALK))
     assert names(tensors.session(chat(), TALK | {"excludes": "true"}))["exclude_input_in_output"].values == (True,)
+
+
+def test_a_model_that_calls_an_input_otherwise_is_asked_once_more_as_it_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which release renamed random_seed is not written down anywhere: the model's own word counts."""
+    asked: list[set[str]] = []
+    has = {"text_input", "max_tokens", "end_id", "pad_id", "stream", "temperature", "random_seed"}
+
+    async def stream(
+        endpoint: Endpoint, inputs: tuple[Tensor, ...], *_: object
+    ) -> AsyncGenerator[dict[str, Tensor], None]:
+        asked.append({one.name for one in inputs})
+        if other := sorted(asked[-1] - has):
+            raise Refused(f"[request id: 1] unexpected inference input '{other[0]}' for model 'ensemble'", None)
+        yield told("text_output", "ship")
+
+    def answer() -> str:
+        believed = TALK | {"interface": "ensemble-seed", "excludes": "true"}
+        endpoint = Endpoint(http_port=1, grpc_port=2, metrics_port=3, model="ensemble")
+        return text_of(list(in_step(talk("tensorrt_llm", endpoint, chat(temperature=0.7), believed))))
+
+    monkeypatch.setattr("app.talking.client.stream", stream)
+    assert answer() == "ship"
+    assert [one - has for one in asked] == [{"exclude_input_in_output", "seed"}, {"seed"}, set()]
+    has.discard("random_seed")
+    with pytest.raises(Refused):
+        answer()
 
 
 def test_greedy_is_top_k_1_and_no_temperature_of_0() -> None:

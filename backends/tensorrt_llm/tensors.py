@@ -13,6 +13,7 @@ What the servers do (tensorrtllm_backend 0.5.0, 0.19.0, TensorRT-LLM's llmapi mo
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Literal
@@ -59,6 +60,24 @@ def prompt(chat: Chat, told: Mapping[str, str]) -> str:
 def refused(words: str) -> Refused:
     """What the server said of a request that it did not serve, with the known causes in words."""
     return Refused(words, next((text for sign, text in _KNOWN_REFUSALS if sign in words), None))
+
+
+_UNEXPECTED = re.compile(r"unexpected inference input '(\w+)'")
+
+
+def corrected(told: Mapping[str, str], words: str) -> dict[str, str] | None:
+    """`told` as the model that refused a request would have it, where an input is all it refused. None: it is not.
+
+    Templates change between releases of one version; a filled one knows best what its inputs are.
+    """
+    found = _UNEXPECTED.search(words)
+    name, interface = (found.group(1) if found else ""), told.get("interface", "")
+    if name == "exclude_input_in_output" and "excludes" in told:
+        return {key: value for key, value in told.items() if key != "excludes"}
+    if name not in ("seed", "random_seed") or "renamed" in told or not interface.startswith(("ensemble", "bls")):
+        return None
+    renamed = interface.removesuffix("-seed") if name == "seed" else f"{interface}-seed"
+    return {**told, "interface": renamed, "renamed": name}
 
 
 # --- token ids: 0.5.0 ---------------------------------------------------------------------------------------------

@@ -142,6 +142,13 @@ def test_the_first_error_is_lifted_out_of_the_noise() -> None:
      "batch size to be 4", "trtllm-ensemble-batch"),
     ("[TensorRT-LLM][ERROR] CUDA runtime error in ::cudaMallocAsync(ptr, n, mCudaStream->get()): out of memory",
      "cuda-out-of-memory"),
+    ("ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when "
+     "initializing the engine.", "vllm-cache-too-small"),
+    ("ValueError: The model's max seq len (4096) is larger than the maximum number of tokens that can be stored in KV "
+     "cache (3664). Try increasing `gpu_memory_utilization`", "vllm-cache-too-small"),
+    ("ValueError: Free memory on device (59.32/79.15 GiB) on startup is less than desired GPU memory utilization (0.9, "
+     "71.24 GiB). Decrease GPU memory utilization", "vllm-gpu-in-use"),
+    ("ValueError: Model architectures ['NewForCausalLM'] are not supported for now.", "vllm-unknown-model"),
 ])  # fmt: skip
 def test_known_failures_are_named(line: str, known: str) -> None:
     found = doctor.diagnose([line])

@@ -189,9 +189,10 @@ def _model_rows(spec: Spec, estimate: Estimate | None, language: Language) -> li
     precision = estimate.precision if estimate is not None else spec.precision
     usual, limits = Limits(), spec.limits
     context = limits.context or (estimate.context if estimate is not None else None)
+    new = min(limits.new_tokens, context or limits.new_tokens)
     size = Text(
-        en=f"{limits.concurrent} at once, {units.grouped(context)} tokens each, {limits.new_tokens:,} of them new",
-        zh=f"{limits.concurrent} 路并发，每路 {units.grouped(context)} token，其中输出 {limits.new_tokens:,}",
+        en=f"{limits.concurrent} at once, {units.grouped(context)} tokens each, {new:,} of them new",
+        zh=f"{limits.concurrent} 路并发，每路 {units.grouped(context)} token，其中输出 {new:,}",
     )
     return [
         Row(Text(en="Model", zh="模型"), [model], "recommended" if demo else "yours"),

@@ -74,7 +74,7 @@ class Wizard:
         """The stages up to the one that was reached."""
         parts = self._model_part(draft, language)
         if stage >= 3:
-            parts |= self._engine_part(draft, language)
+            parts |= self._engine_part(draft, self._ways(draft)[0], language)
         if stage >= 4:
             parts |= self._review_part(draft, language)
         return parts
@@ -124,8 +124,10 @@ class Wizard:
     def model(self, told: Mapping[str, Any], language: Language) -> Parts:
         """On to the engines."""
         draft = tidy(told.get("draft"))
-        parts = self._engine_part(draft, language)
-        return {**parts, "reply": {"go": "stage:3"}}
+        ways, _ = self._ways(draft)
+        # The cards by themselves too: they may have changed on the page since Gradio last put the stage there.
+        slots = {"engine-cards": self._cards(ways, draft, language)}
+        return {**self._engine_part(draft, ways, language), "reply": {"go": "stage:3", "slots": slots}}
 
     def _model_part(self, draft: Draft, language: Language) -> Parts:
         found, rail, _ = self._looked(draft, language)
@@ -170,8 +172,7 @@ class Wizard:
         draft = tidy(told.get("draft"))
         return {**self._review_part(draft, language), "reply": {"go": "stage:4"}}
 
-    def _engine_part(self, draft: Draft, language: Language) -> Parts:
-        ways, _ = self._ways(draft)
+    def _engine_part(self, draft: Draft, ways: Sequence[Way], language: Language) -> Parts:
         gpus = bool(self._control.detect().gpus)
         cards = self._options(ways, draft, language)
         return {"engine": views.engine(draft, cards, gpus, language), "rail": self._rail(ways, draft, language)}

@@ -213,6 +213,7 @@ slipway.onReply((told) => {
     if (["model-input", "engine-input"].includes(told.do) && told.serial !== lastInput) return;
     if (told.draft) { kept = { draft: told.draft, stage: 2 }; slipway.keep(KEY, JSON.stringify(kept)); reached = 2; refreshForm(told.draft); }
     slipway.fill(told.slots);
+    if (told.do === "model") settle();
     if (told.do === "boot" && !booted) begin(told);
     if (told.go && told.do !== "boot") { if (told.tab) openTab(told.tab); go(told.go); }
     if (told.toast) toast(told.toast);
@@ -245,6 +246,11 @@ function refreshForm(values) {
     else if (one.type === "checkbox") one.checked = Array.isArray(value) ? value.includes(one.value) : Boolean(value);
     else one.value = value;
   }
+}
+
+// Gradio patches the cards that are there: a radio button keeps being on, whichever card it belongs to now.
+function settle() {
+  for (const one of $$('#sw-engine [name="choice"]')) one.checked = one.defaultChecked;
 }
 
 function begin(told) {
@@ -346,15 +352,15 @@ async function act(button) {
   ask(button.dataset.do, told, button);
 }
 
-// A change that makes the deployment fit: into the form, and the stage is asked for anew.
+// A change that makes the deployment fit: into the form, and the stage is judged anew; what is open in it stays open.
 function change(button) {
   kept.draft = { ...draft(), ...JSON.parse(button.dataset.change) };
   refreshForm(kept.draft);
   reached = Math.min(reached, stage);
   save();
   paintStepper();
-  if (stage === 2) lastInput = slipway.ask("model-input", { draft: draft() });
-  else ask("model", { draft: draft() }, button);
+  if (stage === 4) ask("model", { draft: draft() }, button);
+  else lastInput = slipway.ask(stage === 2 ? "model-input" : "engine-input", { draft: draft() });
 }
 
 function pane(tab) {

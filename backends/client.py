@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ _NUMPY: dict[str, Any] = {
     "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64, "FP32": np.float32, "FP64": np.float64,
     "BYTES": np.object_,
 }  # fmt: skip
+END_S = 1.0  # for a server to end a stream after its last answer: it takes a millisecond
 _requests = itertools.count(1)
 _UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
@@ -64,12 +66,25 @@ async def stream(
                 if tensors:
                     yield tensors
                 if final_flag and told.parameters["triton_final_response"].bool_param:
+                    over.set()
+                    await _ended(responses)
                     return
         except grpc.aio.AioRpcError as error:
             raise _refused(error) from error
         finally:
             over.set()
             responses.cancel()
+
+
+async def _ended(responses: Any) -> None:
+    """Lets the server end a stream whose answers have all come. Cancelled instead, as one that does not end is, each
+    could be the one in many thousand that ends a Triton before 25.04 (upstream's issues 7368 and 8034)."""
+    import grpc
+
+    with contextlib.suppress(TimeoutError, grpc.aio.AioRpcError):
+        async with asyncio.timeout(END_S):
+            async for _ in responses:
+                pass  # nothing comes any more but the end
 
 
 def _request(model: str, inputs: Sequence[Tensor], outputs: Sequence[str], final_flag: bool) -> Any:

@@ -74,12 +74,19 @@ def _form(version: str) -> str:
     return "0.19.0" if versions.numbers(version) < (0, 20) else "1.2.1"
 
 
+def _lacking(version: str, model: str) -> set[str]:
+    """Inputs of 0.19's that ensembles and BLS models of 0.8 to 0.13 do not have: the core alone has them."""
+    early = (0, 8) <= versions.numbers(version)[:2] < (0, 14) and model in ("ensemble", "tensorrt_llm_bls")
+    return {"exclude_input_in_output"} if early else set()
+
+
 def tensors(version: str, model: str, side: str) -> list[str]:
     """The tensors of one side ("input", "output") of a model, as pbtxt."""
-    found, version = [], _form(version)
+    found, lacking = [], _lacking(version, model)
+    version = _form(version)
     for told in _tensors()[version][model][side].split(";"):
         match = _TENSOR.match(told.strip())
-        if match is None:
+        if match is None or match.group(1) in lacking:
             continue
         name, kind, dims, more = match.groups()
         if version != "0.5.0" and name in ("context_logits", "generation_logits", "draft_logits"):
@@ -231,7 +238,7 @@ def _shared(version: str, side: str) -> str:
     told = _tensors()[_form(version)]
     names = [{match.group(1) for one in told[model][side].split(";") if (match := _TENSOR.match(one.strip()))}
              for model in ("ensemble", "tensorrt_llm")]  # fmt: skip
-    done = {"end_id", "pad_id", "min_length", "min_tokens"}
+    done = {"end_id", "pad_id", "min_length", "min_tokens"} | _lacking(version, "ensemble")
     return " ".join(f"{name}={name}" for name in sorted(names[0] & names[1] - done))
 
 

@@ -364,6 +364,18 @@ def test_qwen3_is_quantised_to_fp8_alone_and_not_cut_into_stages() -> None:
     assert "--qformat fp8" in argv(guided(QWEN3, H100_X2, "q", quantisation="fp8", **options).plan(), "convert")
 
 
+@pytest.mark.parametrize(("version", "split", "sign"), [
+    ("0.9.0", {"pipeline_parallel": 2}, "one pipeline stage only"), ("0.10.0", {"pipeline_parallel": 2}, None),
+    ("0.16.0", {"tensor_parallel": 2}, None), ("0.16.0", {"tensor_parallel": 4}, "rows of 11,008 do not split"),
+])  # fmt: skip
+def test_calibrated_weights_are_not_split_as_their_export_cannot(
+    version: str, split: dict[str, int], sign: str | None
+) -> None:
+    cards = machine("NVIDIA H100 80GB HBM3", 90, 4, 81_559, "590.44.01")
+    told = reasons(guided(LLAMA2, cards, "x", version=version, quantisation="int4_awq", max_batch=4, **split))
+    assert (sign in told) if sign else not told
+
+
 @pytest.mark.parametrize(("version", "kind", "quantisation"), [
     ("0.5.0", LLAMA2, "int8_weight_only"), ("0.5.0", QWEN, "smoothquant"), ("0.8.0", LLAMA2, "smoothquant"),
     ("0.11.0", LLAMA2, "int4_awq"), ("0.12.0", LLAMA2, "int4_gptq"), ("0.16.0", QWEN2, "int4_gptq"),

@@ -14,7 +14,7 @@ from backends.images import recommend
 from backends.recipe_words import no_gpu, untold_image
 from backends.releases import load as load_releases
 from backends.spec import Frozen, Hardware, Model, Spec, TensorRtLlmOptions
-from backends.tensorrt_llm import ropes, versions
+from backends.tensorrt_llm import ropes, splits, versions
 from backends.tensorrt_llm.versions import Family, Flow, Quantisation, Release
 from backends.text import Text, same
 from backends.verdicts import Verdict
@@ -77,6 +77,7 @@ def choose(spec: Spec, hardware: Hardware, model: Model) -> tuple[Choice | None,
     _architecture(model, release, flow, wanted.batching == "inflight", reasons)
     tensor, pipeline = _parallel(wanted, len(cards), family, model, reasons)
     quantisation = _quantisation(spec, wanted, model, family, flow, cards, reasons)
+    reasons += splits.against(quantisation, model, release, tensor, pipeline)
     lengths = _lengths(spec, wanted, model, reasons)
     _batching(wanted, release, flow, reasons)
     image, source = _image(spec, wanted, release, family)

@@ -46,7 +46,11 @@ class Lanes:
 
     def show(self, name: str, command: tuple[str, ...]) -> int:
         """Runs a command, each of its lines shown behind the name; its exit status."""
-        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        # Hundreds of programs that the tests start would otherwise each compile the same modules anew.
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        child = subprocess.Popen(
+            command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         self._children.append(child)
         for line in child.stdout or ():
             with self._print:

@@ -170,7 +170,8 @@ def translations() -> dict[str, dict[str, str]]:
 
 def head() -> str:
     """Styles, scripts and words of the page, all from this host. A digest in each address makes an update seen."""
-    words = {language: {key: text.of(language) for key, text in SCRIPT.items()} for language in LANGUAGES}
+    labels = {f"tab_{name}": text for name, text in TABS.items()}
+    words = {language: {key: text.of(language) for key, text in (SCRIPT | labels).items()} for language in LANGUAGES}
     told = json.dumps(words, ensure_ascii=False).replace("<", "\\u003c")
     mark = version()
     links = "".join(f'<link rel="stylesheet" href="{ASSET_URL}/{name}?{mark}">' for name in STYLES)

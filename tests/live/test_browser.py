@@ -187,6 +187,7 @@ def test_the_language_follows_the_browser_can_be_switched_and_is_remembered(brow
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
     page.click('[data-language="en"]')
     expect(page.locator("h1:visible")).to_have_text("Check this machine")
+    expect(page.get_by_role("tab", name="Wizard")).to_be_visible()
     page.reload()
     expect(page.locator("h1:visible")).to_have_text("Check this machine")
     assert not visitor.abroad

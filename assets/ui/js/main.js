@@ -105,6 +105,10 @@ function place(change) {
 }
 
 function tabButtons() { return $$('#nav > .tab-wrapper > .tab-container:not(.visually-hidden) button[role="tab"]'); }
+// Gradio takes the tabs' words from the browser's language, before a script of ours can tell it which was chosen.
+function nameTabs() {
+  tabButtons().forEach((button, i) => { const words = slipway.word(`tab_${TABS[i]}`); if (button.textContent.trim() !== words) button.textContent = words; });
+}
 function openTab(name) {
   const button = tabButtons()[TABS.indexOf(name)];
   if (button && button.getAttribute("aria-selected") !== "true") button.click(); else tabShown(name);
@@ -255,6 +259,7 @@ function settle() {
 
 function begin(told) {
   booted = true;
+  nameTabs();
   startChat();
   startLog();
   html.dataset.ready = "";

@@ -95,6 +95,9 @@ def test_t5_gemm_is_given_the_number_of_arguments_that_its_revision_takes() -> N
     argv = GUIDED["003-t5-3b-tp2"].plan().step("autotune").argv
     side = ("1024", "32", "128", "16384")
     assert argv[-16:] == ("1", "1", "32", *side, *side, "32128", "0", "2", "0", "0")
+    guided = GUIDED["003-t5-3b-tp2"]
+    half = Guided(guided.spec.model_copy(update={"precision": "fp16"}), guided.model)
+    assert half.plan().step("autotune").argv[-4:] == ("1", "2", "0", "0"), "measured as the server sums: in fp32"
 
 
 def test_the_server_starts_where_gemm_config_lies() -> None:

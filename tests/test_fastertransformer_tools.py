@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from backends import pbtxt
 from backends.errors import BadInput
 from backends.fastertransformer import repository
 from backends.fastertransformer.progress import Reader
+from backends.lint.finding import Finding
 from tests.upstream import FIXTURES, ROOT, TOOLS, checkpoint, git_repository, shape, tokenizer, tool
 
 LLAMA = FIXTURES / "backend" / "all_models" / "llama"
@@ -220,6 +222,16 @@ def test_links_within_the_checkout_are_followed(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "preprocessing" / "1" / "utils" / "encoder.py").is_file()
 
 
+def test_links_within_a_checkout_that_is_no_git_repository_are_followed(tmp_path: Path) -> None:
+    models = tmp_path / "checkout" / "all_models"
+    models.parent.mkdir()
+    subprocess.run(("cp", "-r", FIXTURES / "blog" / "all_models", models.parent), check=True)
+    (models / "gptj" / "postprocessing" / "1" / "utils").rename(models / "utils")
+    (models / "gptj" / "postprocessing" / "1" / "utils").symlink_to("../../../utils")
+    repository.copy(models / "gptj", tmp_path / "out")
+    assert (tmp_path / "out" / "preprocessing" / "1" / "utils" / "gpt_token_encoder.py").is_file()
+
+
 def test_a_link_in_a_circle_is_refused(tmp_path: Path) -> None:
     git_repository(FIXTURES / "backend", tmp_path / "checkout")
     models = tmp_path / "checkout" / "all_models"
@@ -228,17 +240,65 @@ def test_a_link_in_a_circle_is_refused(tmp_path: Path) -> None:
         write(tmp_path, models / "llama")
 
 
-def test_the_vocabulary_that_older_branches_read_beside_model_py_is_the_models_own(tmp_path: Path) -> None:
-    template = tmp_path / "gptj"
-    subprocess.run(("cp", "-r", FIXTURES / "blog" / "all_models" / "gptj", template), check=True)
-    path = template / "preprocessing" / "1" / "model.py"
-    path.write_text(path.read_text(encoding="utf-8") + '\nVOCAB_FILE = "gpt2-vocab.json"\n', encoding="utf-8")
+BPE = {
+    "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]},
+    "added_tokens": [{"id": 3, "content": "<|endoftext|>"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "vocabulary", "merges"),
+    [
+        ({"vocab.json": '{"a": 0}', "merges.txt": "#version: 0.2\n"}, {"a": 0}, "#version: 0.2\n"),
+        (
+            {"tokenizer.json": json.dumps(BPE)},
+            {"a": 0, "b": 1, "ab": 2, "<|endoftext|>": 3},
+            "#version: 0.2\na b\n",
+        ),
+    ],
+)
+def test_the_vocabulary_that_older_branches_read_beside_model_py_is_the_models_own(
+    tmp_path: Path, files: dict[str, str], vocabulary: dict[str, int], merges: str
+) -> None:
     folder = tokenizer(tmp_path / "model")
-    (folder / "vocab.json").write_text('{"a": 0}', encoding="utf-8")
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    assert write_gptj(tmp_path, folder) == ()
+    for model in ("preprocessing", "postprocessing"):
+        beside = tmp_path / "out" / model / "1"
+        assert json.loads((beside / "gpt2-vocab.json").read_text(encoding="utf-8")) == vocabulary
+        assert (beside / "gpt2-merges.txt").read_text(encoding="utf-8") == merges
+
+
+def test_a_vocabulary_that_an_older_branch_would_not_find_is_told_before_the_server_starts(tmp_path: Path) -> None:
+    found = write_gptj(tmp_path, tokenizer(tmp_path / "model"))
+    assert {(one.severity, one.file) for one in found} == {
+        ("error", "preprocessing/1/model.py"), ("error", "postprocessing/1/model.py")
+    }  # fmt: skip
+    assert "vocab.json" in found[0].hint.en + found[1].hint.en
+    assert not (tmp_path / "out").exists()
+
+
+def write_gptj(tmp_path: Path, model: Path) -> tuple[Finding, ...]:
     weights = checkpoint(tmp_path / "weights" / "2-gpu", shape("gptj", tensor=2))
     told = {"tensor_para_size": "2", "model_checkpoint_path": f"{weights}/"}
-    assert repository.write(template, tmp_path / "out", told, tokenizer=str(folder), decoupled=False) == ()
-    assert (tmp_path / "out" / "preprocessing" / "1" / "gpt2-vocab.json").read_text(encoding="utf-8") == '{"a": 0}'
+    template = FIXTURES / "blog" / "all_models" / "gptj"
+    return repository.write(template, tmp_path / "out", told, tokenizer=str(model), decoupled=False)
+
+
+def test_a_module_that_the_image_lacks_is_named_before_the_server_starts(tmp_path: Path) -> None:
+    folder = tmp_path / "preprocessing" / "1"
+    (folder / "utils").mkdir(parents=True)
+    (folder / "model.py").write_text(
+        "import json\nimport utils.words\nimport triton_python_backend_utils\n"
+        "try:\n    import faster_json\nexcept ImportError:\n    pass\n",
+        encoding="utf-8",
+    )
+    assert tool("check_tokenizer").main(str(tmp_path)) == 0
+    (folder / "utils" / "words.py").write_text("def words():\n    import no_such_regex as re\n", encoding="utf-8")
+    ended = run(TOOLS / "check_tokenizer.py", tmp_path)
+    assert ended.returncode == 1
+    assert "slipway: preprocessing imports no_such_regex, which this image has not" in ended.stdout
 
 
 def test_the_command_prints_findings_and_ends_badly(tmp_path: Path) -> None:
@@ -358,6 +418,16 @@ def test_a_build_tells_makes_percents() -> None:
 
 def test_loading_shards_is_the_first_part_of_a_conversion() -> None:
     assert fractions("Loading checkpoint shards:  50%|#####     | 1/2 [00:05<00:05]") == pytest.approx([0.15])
+
+
+def test_each_product_that_a_gemm_tool_measures_is_told_once() -> None:
+    reader = Reader()
+    lines = ("***Encoder Gemm Testing Begin***", "***Cublas Gemm Testing Begin***", "-----------------------------",
+             "GEMM test 0: [M: 32, K: 4096, N: 6144] context from_tensor * weightQKV", "algo_99 costs 0.031ms ",
+             "***cublasLt Gemm Testing Beign***", "***cublasLt Gemm Testing End***",
+             "GEMM test 1: [M: 32, K: 256, N: 32] context batch gemm Q*K^T")  # fmt: skip
+    told = [one.text.en for line in lines if (one := reader.read(line)) is not None]
+    assert told == ["Measuring matrix product 1", "Measuring matrix product 2"]
 
 
 def test_lines_that_say_nothing_of_progress_are_passed_over() -> None:

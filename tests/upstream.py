@@ -147,6 +147,8 @@ def tiny_gptj(folder: Path) -> Path:
         "n_positions": 256, "rotary": True, "rotary_dim": 16, "tie_word_embeddings": False, "vocab_size": ROWS,
     }  # fmt: skip
     _folder(folder, config, start=False)
+    (folder / "vocab.json").write_text(json.dumps(VOCABULARY), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
     with (folder / "pytorch_model.bin").open("wb") as file:
         np.savez(file, **{name: value.astype(np.float32) for name, value in tensors.items()})
     return folder
@@ -213,5 +215,5 @@ def backend_repository(name: str, target: Path) -> str:
     """One of the stand-ins of the Triton backend (`backend`, `blog`) as a git repository; returns its commit."""
     source = target.with_name(f"{target.name}-source")
     shutil.copytree(FIXTURES / "common", source)
-    shutil.copytree(FIXTURES / name, source, dirs_exist_ok=True)
+    shutil.copytree(FIXTURES / name, source, symlinks=True, dirs_exist_ok=True)
     return git_repository(source, target)

@@ -1,16 +1,24 @@
 """Loads each tokenizer that a model repository's Python models name: check_tokenizer.py REPOSITORY
 
-What they load is read out of model.py as it stands, class and path; nothing of it is run. Runs with the image's Python
-(3.8 and later) and its transformers.
+What they load is read out of model.py as it stands, class and path; nothing of it is run. What they import must be in
+the image or beside them. Runs with the image's Python (3.8 and later) and its transformers.
 """
 
 import ast
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
+TRITON = "triton_python_backend_utils"  # the server brings it
+
 
 def main(repository):
+    lacking = [(path, name) for path in sorted(Path(repository).glob("*/*/model.py")) for name in missing(path.parent)]
+    for path, name in lacking:
+        print(f"slipway: {path.parent.parent.name} imports {name}, which this image has not")
+    if lacking:
+        return 1
     named = {}
     for path in sorted(Path(repository).glob("*/*/model.py")):
         for kind, folder in tokenizers(ast.parse(path.read_text())):
@@ -29,6 +37,27 @@ def main(repository):
             continue
         print(f"{', '.join(models)}: {kind} from {folder}: {len(loaded)} tokens, “Hello” comes back as “{words}”")
     return status
+
+
+def missing(folder):
+    """Modules that the Python files of a version's folder import, and that are neither there nor in the image."""
+    names = set()
+    for path in folder.rglob("*.py"):
+        names.update(imports(ast.parse(path.read_text(encoding="utf-8"))))
+    beside = {path.stem for path in folder.iterdir()}
+    return sorted(name for name in names - beside - {TRITON} if importlib.util.find_spec(name) is None)
+
+
+def imports(tree):
+    """Top-level names of what is imported, but for what a try looks after."""
+    tried = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.Try) for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in tried:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module.split(".")[0]
 
 
 def tokenizers(tree):

@@ -31,7 +31,7 @@ def arguments(deployment: Deployment) -> tuple[str, ...]:
         side = (model.hidden_size, model.heads, model.head_size, model.intermediate_size)
         words = [*map(str, (*request, *side, *side, model.vocab_size)), kind, str(ranks)]
         if deployment.profile.gemm_half:  # 5.0: is_fp16_compute_type, is_append; it takes `ranks` only with both
-            words.append("1" if kind == "1" else "0")
+            words.append("0")  # T5TritonModel.cc sums in fp32, whatever the type of the values
         return (*words, "0")
     shape = (model.heads, model.head_size, model.intermediate_size, model.vocab_size)
     return (*map(str, (*request, *shape)), kind, str(ranks))

@@ -1,7 +1,7 @@
 """How far FasterTransformer's long commands are, by the lines that they print. Pure.
 
 The converters and the build print these lines themselves: huggingface_llama_convert.py, both GPT-J converters,
-huggingface_t5_ckpt_convert.py, cmake and make, pip.
+huggingface_t5_ckpt_convert.py, gpt_gemm and t5_gemm, cmake and make, pip.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LOADING = re.compile(r"Loading (?:checkpoint shards|weights)[^|]*?(\d+)%\|")
 _MAKE = re.compile(r"^\[ *(\d+)%\] (Building|Linking|Built|Generating)")
 _READING = re.compile(r"^reading (\S+)$")
 _SPEND = re.compile(r"Spend .* to convert the model")
-_GEMM = re.compile(r"(?i)\bgemm\b.*\b(?:test|testing|begin)\b")
+_GEMM = re.compile(r"^GEMM test (\d+): ")
 _LOAD_SHARE = 0.3  # of a conversion that reading the checkpoint takes, roughly
 
 
@@ -28,7 +28,6 @@ class Reader:
 
     def __init__(self) -> None:
         self._layers: int | None = None
-        self._measured = 0
 
     def read(self, line: str) -> Told | None:
         """What the line tells, if it tells something."""
@@ -48,9 +47,9 @@ class Reader:
             return _told("Reading the checkpoint", "读取检查点", None)
         if _SPEND.search(line):
             return _told("Converted", "转换完成", 1.0)
-        if _GEMM.search(line):
-            self._measured += 1
-            return _told(f"Measuring kernels, {self._measured}", f"实测内核，第 {self._measured} 项", None)
+        if found := _GEMM.match(line):
+            number = int(found.group(1)) + 1
+            return _told(f"Measuring matrix product {number}", f"实测第 {number} 种矩阵乘法", None)
         return None
 
     def _layer(self, done: int, layers: int | None) -> Told:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import os
 import shutil
 import sys
@@ -26,7 +27,7 @@ from backends.text import Text
 
 SERVER = "fastertransformer"  # the model that runs on GPUs, in every template
 _LARGEST = 8 * 2**20
-_VOCABULARY = {"gpt2-vocab.json": "vocab.json", "gpt2-merges.txt": "merges.txt"}  # name in the template: the model's
+_VOCABULARY, _MERGES = "gpt2-vocab.json", "gpt2-merges.txt"  # what older branches read beside model.py
 
 
 def write(
@@ -71,7 +72,8 @@ def copy(template: Path, target: Path) -> None:
                 zh=f"{template} 不是 FasterTransformer 的模型仓库：缺少 {SERVER}/config.pbtxt。",
             ),
         )
-    root = next((folder for folder in (template, *template.parents) if (folder / ".git").exists()), template).resolve()
+    above = (template, *template.parents)
+    root = next((one for one in above if (one / ".git").exists() or (one / "all_models").is_dir()), template).resolve()
     for folder, folders, files in os.walk(template, followlinks=True):
         for name in (*folders, *files):
             path = Path(folder, name)
@@ -119,10 +121,27 @@ def _point(file: Path, tokenizer: str) -> None:
 def _vocabulary(model: Path, tokenizer: Path) -> None:
     """Older branches read GPT-2's two vocabulary files beside model.py; the model's own take their place."""
     for file in model.glob("*/model.py"):
-        text = file.read_text(encoding="utf-8")
-        for wanted, own in _VOCABULARY.items():
-            if wanted in text and (tokenizer / own).is_file():
-                shutil.copyfile(tokenizer / own, file.with_name(wanted))
+        if _VOCABULARY in file.read_text(encoding="utf-8"):
+            for name, text in gpt2_files(tokenizer).items():
+                file.with_name(name).write_text(text, encoding="utf-8")
+
+
+def gpt2_files(tokenizer: Path) -> dict[str, str]:
+    """GPT-2's two vocabulary files: the folder's own, else out of its tokenizer.json. Empty where it has neither.
+
+    In merges.txt the first line is a version and the last one ends too, or a reader of that time would lose a merge.
+    """
+    own, merged = tokenizer / "vocab.json", tokenizer / "merges.txt"
+    if own.is_file() and merged.is_file():
+        return {_VOCABULARY: own.read_text(encoding="utf-8"), _MERGES: merged.read_text(encoding="utf-8")}
+    path = tokenizer / "tokenizer.json"
+    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    model = told.get("model") or {}
+    if model.get("type") != "BPE" or not isinstance(model.get("vocab"), dict):
+        return {}
+    tokens = model["vocab"] | {one["content"]: one["id"] for one in told.get("added_tokens") or ()}
+    pairs = (pair if isinstance(pair, str) else " ".join(pair) for pair in model.get("merges") or ())
+    return {_VOCABULARY: json.dumps(tokens), _MERGES: "\n".join(("#version: 0.2", *pairs, ""))}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
+_VOCABULARY = {"gpt2-vocab.json": "vocab.json", "gpt2-merges.txt": "merges.txt"}
 _MOUNT = (
     "Correct the path. If the server runs in a container, say what it sees: --mount FOLDER:PATH.",
     "修正路径。若服务在容器中运行，用 --mount 文件夹:路径 说明挂载。",
@@ -43,6 +44,7 @@ def check(repository: Repository) -> Iterator[Finding]:
             if file.path.endswith("/model.py"):
                 yield from _class(file, tree)
                 yield from _streams(model, file, tree)
+                yield from _vocabulary(model, file, tree)
             yield from _tokenizers(repository, file, tree)
 
 
@@ -101,6 +103,27 @@ def _streams(model: ModelFolder, file: PythonFile, tree: ast.Module) -> Iterator
                 "去掉 decoupled，或用 request.get_response_sender() 发送响应。",
             ),
         )
+
+
+def _vocabulary(model: ModelFolder, file: PythonFile, tree: ast.Module) -> Iterator[Finding]:
+    """FasterTransformer's older GPT models read GPT-2's vocabulary out of the folder that model.py lies in."""
+    there = model.versions.get(file.path.split("/")[1], ())
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+            continue
+        name = node.value
+        if name in _VOCABULARY and name not in there:
+            own = _VOCABULARY[name]
+            yield error(
+                file.path,
+                None,
+                (
+                    f"It reads {name} out of its own folder, where that is not.",
+                    f"它从所在文件夹读取 {name}，但该文件不存在。",
+                ),
+                (f"Copy the model's {own} there, under that name.", f"将模型的 {own} 以该文件名复制到此处。"),
+                node.lineno,
+            )
 
 
 def _tokenizers(repository: Repository, file: PythonFile, tree: ast.AST) -> Iterator[Finding]:

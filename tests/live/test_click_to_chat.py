@@ -70,12 +70,12 @@ GUIDES = {
     "003-gptj": Guide(
         "gptj", "blog", "Hello, my name is", SENTENCE, "22.03", gpus=(0, 1), own={"autotune_batch": "8"},
         logs={"convert": "Saving layer 2 / 2", "library-build": "Built target gpt_gemm",
-              "autotune": "arguments: 8 1 32 2 32 256 48 1 2", "serve": "gemm_config.in: 4 entries"},
+              "autotune": "gpt_gemm 8 1 32 2 32 256 48 1 2", "serve": "gemm_config.in: 11 entries"},
     ),
     "003-t5": Guide(
         "t5", "blog", "translate English to German: The house is wonderful.", GERMAN, "22.03",
         own={"tensor_parallel": "2"},
-        logs={"convert": "to convert the model", "autotune": "arguments: 1 1 32", "serve": "gemm_config.in: 4 entries"},
+        logs={"convert": "to convert the model", "autotune": "t5_gemm 1 1 32", "serve": "gemm_config.in: 12 entries"},
     ),
 }  # fmt: skip
 

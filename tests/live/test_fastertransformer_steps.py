@@ -51,7 +51,7 @@ exec {git} "$@"
 
 
 TOKEN = "hf_plantedsecretvalue789"
-MEASURES = "    for number in range(4):"
+MEASURES = "    for number in range("
 SLEEPS = "RUN sleep 599\n"
 WAITS = "import os, time; print('held'); [time.sleep(0.05) for _ in iter(lambda: os.path.exists('{go}'), True)]"
 FOUND = Text(en="Found the running container.", zh="找到了正在运行的容器。")
@@ -121,8 +121,8 @@ ROUTES = {
         },
         logs={
             "library-configure": "sm=86",
-            "autotune": "arguments: 1 1 32 2 32 256 48 1 2",
-            "serve": "gemm_config.in: 4 entries",
+            "autotune": "gpt_gemm 1 1 32 2 32 256 48 1 2",
+            "serve": "gemm_config.in: 11 entries",
         },
     ),
     "t5": Route(
@@ -143,7 +143,7 @@ ROUTES = {
             "repository": "fastertransformer/config.pbtxt",
             "serve": "loading model fails!",
         },
-        logs={"autotune": "arguments: 1 1 32", "serve": "gemm_config.in: 4 entries"},
+        logs={"autotune": "t5_gemm 1 1 32", "serve": "gemm_config.in: 12 entries"},
     ),
 }
 CASES = [(family, step) for family, route in ROUTES.items() for step in route.fails]

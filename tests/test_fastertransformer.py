@@ -141,7 +141,7 @@ def test_what_a_person_has_already_takes_the_place_of_its_step_and_is_checked() 
     plan = recipe.recipe(spec, RTX_3090_X2, GPT_J, Sources())
     ids = [step.id for step in plan.steps]
     assert ids == ["backend-source", "image", "image-check", "model", "weights-check", "gemm-config", "repository",
-                   "tokenizer-check", "serve", "first-answer"]  # fmt: skip
+                   "server-packages", "tokenizer-check", "serve", "first-answer"]  # fmt: skip
     assert "check_files.py" in plan.step("backend-source").argv[1]
     assert plan.step("weights-check").argv[2] == "/srv/gptj/2-gpu"
     assert "/srv/gptj/2-gpu" in [mount.source for mount in plan.service.container.mounts]
@@ -237,6 +237,11 @@ def test_a_model_that_the_converters_cannot_take_is_refused(name: str, words: st
 )
 def test_a_llama_with_a_fact_that_is_lost_in_silence_is_refused(change: dict[str, object], words: str) -> None:
     assert words in reasons(GUIDED["000-atom-7b-fp16"].spec, ATOM.model_copy(update={"facts": change}))
+
+
+def test_a_t5_of_another_activation_is_refused() -> None:
+    odd = T5_3B.model_copy(update={"facts": T5_3B.facts | {"feed_forward_proj": "gelu"}})
+    assert "takes it for relu in silence" in reasons(GUIDED["003-t5-3b-tp2"].spec, odd)
 
 
 def test_head_sizes_without_a_kernel_are_refused() -> None:

@@ -184,29 +184,50 @@ def gemm_build_folder(deployment: Deployment) -> str:
 
 def packages_folder(deployment: Deployment) -> str:
     """Where the packages lie that the converter needs and the image lacks."""
-    names = "-".join(package.replace("==", "") for package in deployment.converter.packages)
-    return f"{{home}}/python/{deployment.release}-{names}"
+    return _python(deployment, deployment.converter.packages)
+
+
+def server_packages_folder(deployment: Deployment) -> str:
+    """Where the packages lie that the server's Python models need and the image lacks."""
+    return _python(deployment, deployment.kind.packages)
 
 
 def packages(deployment: Deployment) -> tuple[Step, ...]:
     """Installs what the converter needs and the image lacks, beside the image instead of into a passing container."""
     if not deployment.converter.packages:
         return ()
-    folder = packages_folder(deployment)
+    title = Text(en="Install what the converter needs", zh="安装转换脚本的依赖")
+    forecast = Forecast(seconds=60, download_mib=80, disk_mib=400)
+    return (_installed(deployment, "converter-packages", title, deployment.converter.packages, forecast),)
+
+
+def server_packages(deployment: Deployment) -> tuple[Step, ...]:
+    """Installs what the server's Python models need and the image lacks, in the same way."""
+    if not deployment.kind.packages:
+        return ()
+    title = Text(en="Install what the server's Python models need", zh="安装服务端 Python 模型的依赖")
+    forecast = Forecast(seconds=10, download_mib=2, disk_mib=8)
+    return (_installed(deployment, "server-packages", title, deployment.kind.packages, forecast),)
+
+
+def _installed(deployment: Deployment, step_id: str, title: Text, names: tuple[str, ...], forecast: Forecast) -> Task:
+    folder = _python(deployment, names)
     pip = ("python3", "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--target", folder)
-    return (
-        Task(
-            id="converter-packages",
-            title=Text(en="Install what the converter needs", zh="安装转换脚本的依赖"),
-            argv=(*pip, *deployment.converter.packages),
-            env=QUIET,
-            container=Container(image=deployment.image, mounts=deployment.mounts(write=("{home}/python",))),
-            needs=("image-check",),
-            outputs=(folder,),
-            forecast=Forecast(seconds=60, download_mib=80, disk_mib=400),
-            shared=True,
-        ),
+    return Task(
+        id=step_id,
+        title=title,
+        argv=(*pip, *names),
+        env=QUIET,
+        container=Container(image=deployment.image, mounts=deployment.mounts(write=("{home}/python",))),
+        needs=("image-check",),
+        outputs=(folder,),
+        forecast=forecast,
+        shared=True,
     )
+
+
+def _python(deployment: Deployment, names: tuple[str, ...]) -> str:
+    return f"{{home}}/python/{deployment.release}-" + "-".join(name.replace("==", "") for name in names)
 
 
 def _named_checkout(step_id: str, folder: str, *files: str) -> Task:

@@ -34,7 +34,7 @@ def recipe(spec: Spec, hardware: Hardware, model: Model, sources: Sources) -> Pl
     steps += [*convert.conversion(deployment), convert.check(deployment), *_kernels(deployment)]
     steps.append(serve.repository(deployment))
     if deployment.kind.ensemble:
-        steps.append(serve.tokenizer_check(deployment))
+        steps += [*build.server_packages(deployment), serve.tokenizer_check(deployment)]
     steps += [serve.service(deployment), serve.first_answer(deployment)]
     ids = tuple(step.id for step in steps)
     named = deployment.profile.guide

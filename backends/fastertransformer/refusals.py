@@ -194,11 +194,17 @@ def _gptj(model: Model, profile: Profile) -> Iterator[Text]:
 
 
 def _t5(model: Model, profile: Profile) -> Iterator[Text]:
-    if str(model.facts.get("feed_forward_proj", "relu")).startswith("gated") and not profile.gated:
+    kind = str(model.facts.get("feed_forward_proj", "relu"))
+    if kind.startswith("gated") and not profile.gated:
         yield Text(
             en="The feed-forward is gated (T5 v1.1, Flan-T5, mT5); this FasterTransformer (5.0) knows the plain one of "
             "the first T5 only.",
             zh="前馈层带门控（T5 v1.1、Flan-T5、mT5），此 FasterTransformer（5.0）只支持初版 T5 的普通前馈层。",
+        )
+    elif kind != "relu" and not profile.gated:  # T5TritonModel.cc takes no other for a model without biases
+        yield Text(
+            en=f"The feed-forward uses {kind}; this FasterTransformer (5.0) takes it for relu in silence.",
+            zh=f"前馈层使用 {kind}，此 FasterTransformer（5.0）会静默按 relu 处理。",
         )
     if model.tied_embeddings is False:
         yield Text(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.fastertransformer.build import OFFLINE, QUIET
+from backends.fastertransformer.build import OFFLINE, QUIET, server_packages_folder
 from backends.fastertransformer.deployment import TOOLS, Deployment, context_of
 from backends.fastertransformer.sources import final_flag
 from backends.spec import Chat, Message, Sampling
@@ -64,24 +64,36 @@ def parameters(deployment: Deployment) -> dict[str, str]:
 
 def tokenizer_check(deployment: Deployment) -> Task:
     """Loads the tokenizer in the container as the server's Python models will."""
+    read, environment = _python(deployment)
     return Task(
         id="tokenizer-check",
         title=Text(en="Load the tokenizer as the server will", zh="按服务的方式加载分词器"),
         argv=("python3", f"{TOOLS}/check_tokenizer.py", REPOSITORY),
-        env=QUIET | OFFLINE,
+        env=environment,
         container=Container(
-            image=deployment.image, mounts=deployment.mounts(REPOSITORY, deployment.model_folder), network="none"
+            image=deployment.image,
+            mounts=deployment.mounts(REPOSITORY, deployment.model_folder, *read),
+            network="none",
         ),
-        needs=("image-check", "repository"),
+        needs=("image-check", "repository", *(["server-packages"] if read else [])),
         checks=("repository",),
         forecast=Forecast(seconds=5),
     )
 
 
+def _python(deployment: Deployment) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Folders with packages for the server's Python models, and the environment in which they are found."""
+    if not deployment.kind.packages:
+        return (), QUIET | OFFLINE
+    folder = server_packages_folder(deployment)
+    return (folder,), QUIET | OFFLINE | {"PYTHONPATH": folder}
+
+
 def service(deployment: Deployment) -> Service:
     """Triton in the container: loopback of this machine only, no host network."""
     tuned = deployment.autotune or deployment.options.gemm_config is not None
-    read = [REPOSITORY, deployment.checkpoint, deployment.model_folder]
+    packages, environment = _python(deployment)
+    read = [REPOSITORY, deployment.checkpoint, deployment.model_folder, *packages]
     needs = ["repository", *(["tokenizer-check"] if deployment.kind.ensemble else [])]
     if tuned:
         read.append(deployment.server_folder)
@@ -99,7 +111,7 @@ def service(deployment: Deployment) -> Service:
             "--exit-timeout-secs=5",
         ),
         cwd=deployment.server_folder if tuned else None,
-        env=QUIET | OFFLINE,
+        env=environment,
         container=Container(
             image=deployment.image,
             mounts=deployment.mounts(*read),

@@ -38,7 +38,7 @@ class Converter(Frozen):
 
 
 class RepositoryKind(Frozen):
-    """One folder under all_models: who of it is asked, and how."""
+    """One folder under all_models: who of it is asked, and how. `packages`: its Python models' that the image lacks."""
 
     template: str
     model: str
@@ -46,6 +46,7 @@ class RepositoryKind(Frozen):
     decoupled: bool
     seed: Literal["UINT64", "INT32"] = "UINT64"
     all_inputs: bool = False  # its config.pbtxt marks no input as optional
+    packages: tuple[str, ...] = ()
     shapes: dict[str, str] = {}
 
 

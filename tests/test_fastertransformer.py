@@ -140,8 +140,8 @@ def test_what_a_person_has_already_takes_the_place_of_its_step_and_is_checked() 
     )
     plan = recipe.recipe(spec, RTX_3090_X2, GPT_J, Sources())
     ids = [step.id for step in plan.steps]
-    assert ids == ["backend-source", "image", "image-check", "model", "weights-check", "gemm-config", "repository",
-                   "server-packages", "tokenizer-check", "serve", "first-answer"]  # fmt: skip
+    assert ids == ["backend-source", "image", "image-check", "model", "weights-check", "gemm-config", "server-packages",
+                   "repository", "tokenizer-check", "serve", "first-answer"]  # fmt: skip
     assert "check_files.py" in plan.step("backend-source").argv[1]
     assert plan.step("weights-check").argv[2] == "/srv/gptj/2-gpu"
     assert "/srv/gptj/2-gpu" in [mount.source for mount in plan.service.container.mounts]

@@ -279,11 +279,24 @@ def test_a_vocabulary_that_an_older_branch_would_not_find_is_told_before_the_ser
     assert not (tmp_path / "out").exists()
 
 
-def write_gptj(tmp_path: Path, model: Path) -> tuple[Finding, ...]:
+def write_gptj(tmp_path: Path, model: Path, packages: str | None = None) -> tuple[Finding, ...]:
     weights = checkpoint(tmp_path / "weights" / "2-gpu", shape("gptj", tensor=2))
     told = {"tensor_para_size": "2", "model_checkpoint_path": f"{weights}/"}
     template = FIXTURES / "blog" / "all_models" / "gptj"
-    return repository.write(template, tmp_path / "out", told, tokenizer=str(model), decoupled=False)
+    return repository.write(template, tmp_path / "out", told, tokenizer=str(model), packages=packages, decoupled=False)
+
+
+def test_packages_that_the_python_models_need_lie_beside_them(tmp_path: Path) -> None:
+    package = tmp_path / "packages" / "regex"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (tmp_path / "packages" / "regex-1.dist-info").mkdir()
+    folder = tokenizer(tmp_path / "model")
+    (folder / "tokenizer.json").write_text(json.dumps(BPE), encoding="utf-8")
+    assert write_gptj(tmp_path, folder, packages=str(tmp_path / "packages")) == ()
+    names = {path.name for path in (tmp_path / "out" / "preprocessing" / "1").iterdir()}
+    assert names == {"model.py", "word_list.py", "utils", "regex", "gpt2-vocab.json", "gpt2-merges.txt"}
+    assert not list((tmp_path / "out" / "fastertransformer" / "1").iterdir())
 
 
 def test_a_module_that_the_image_lacks_is_named_before_the_server_starts(tmp_path: Path) -> None:

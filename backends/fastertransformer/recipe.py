@@ -32,9 +32,9 @@ def recipe(spec: Spec, hardware: Hardware, model: Model, sources: Sources) -> Pl
             steps.append(build.converter_source(deployment))
         steps += build.packages(deployment)
     steps += [*convert.conversion(deployment), convert.check(deployment), *_kernels(deployment)]
-    steps.append(serve.repository(deployment))
+    steps += [*build.server_packages(deployment), serve.repository(deployment)]
     if deployment.kind.ensemble:
-        steps += [*build.server_packages(deployment), serve.tokenizer_check(deployment)]
+        steps.append(serve.tokenizer_check(deployment))
     steps += [serve.service(deployment), serve.first_answer(deployment)]
     ids = tuple(step.id for step in steps)
     named = deployment.profile.guide

@@ -36,10 +36,14 @@ def write(
     parameters: Mapping[str, str],
     *,
     tokenizer: str | None = None,
+    packages: str | None = None,
     decoupled: bool | None = None,
     instances: int = 1,
 ) -> tuple[Finding, ...]:
     """Writes the repository and returns what the checks find in it; with an error among them nothing is put in place.
+
+    `packages` is a folder of installed ones, which its Python models find beside them: their interpreter need not look
+    at PYTHONPATH.
 
     Raises BadInput where the template is not one.
     """
@@ -52,6 +56,8 @@ def write(
             for file in sorted(model.glob("*/*.py")):
                 _point(file, tokenizer)
             _vocabulary(model, Path(tokenizer))
+        if packages is not None:
+            _install(model, Path(packages))
     findings = lint(new)
     if not any(finding.severity == "error" for finding in findings):
         shutil.rmtree(target, ignore_errors=True)
@@ -126,6 +132,14 @@ def _vocabulary(model: Path, tokenizer: Path) -> None:
                 file.with_name(name).write_text(text, encoding="utf-8")
 
 
+def _install(model: Path, packages: Path) -> None:
+    """Puts installed packages beside each model.py: the folder that it lies in is on its path."""
+    for file in model.glob("*/model.py"):
+        for package in (path for path in packages.iterdir() if (path / "__init__.py").is_file()):
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(package, file.with_name(package.name), dirs_exist_ok=True, ignore=ignored)
+
+
 def gpt2_files(tokenizer: Path) -> dict[str, str]:
     """GPT-2's two vocabulary files: the folder's own, else out of its tokenizer.json. Empty where it has neither.
 
@@ -155,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Path(given.target),
             {key: value for key, _, value in pairs},
             tokenizer=given.tokenizer,
+            packages=given.packages,
             decoupled=decoupled,
             instances=given.instances,
         )
@@ -177,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("target", help="the model repository to write")
     parser.add_argument("--parameter", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--tokenizer", help="the folder that holds the tokenizer")
+    parser.add_argument("--packages", help="a folder of packages that its Python models need and the image lacks")
     parser.add_argument("--instances", type=int, default=1)
     streaming = parser.add_mutually_exclusive_group()
     streaming.add_argument("--decoupled", action="store_true", help="answers are streamed")

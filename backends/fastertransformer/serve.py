@@ -22,6 +22,8 @@ def repository(deployment: Deployment) -> Task:
     told = [f"--parameter={key}={value}" for key, value in parameters(deployment).items()]
     if deployment.kind.ensemble:
         told.append(f"--tokenizer={deployment.model_folder}")
+    if deployment.kind.packages:
+        told.append(f"--packages={server_packages_folder(deployment)}")
     told.append("--decoupled" if deployment.decoupled else "--classic")
     template = f"{deployment.backend_folder}/all_models/{deployment.kind.template}"
     return Task(
@@ -30,7 +32,7 @@ def repository(deployment: Deployment) -> Task:
         argv=("{python}", "-m", "backends.fastertransformer.repository", template, REPOSITORY,
               f"--instances={deployment.split.instances}", *told),
         env={"PYTHONPATH": "{assets}/.."},
-        needs=("backend-source", "weights-check"),
+        needs=("backend-source", "weights-check", *(["server-packages"] if deployment.kind.packages else [])),
         outputs=(f"{REPOSITORY}/fastertransformer/config.pbtxt",),
         forecast=Forecast(seconds=2),
     )  # fmt: skip
@@ -64,36 +66,24 @@ def parameters(deployment: Deployment) -> dict[str, str]:
 
 def tokenizer_check(deployment: Deployment) -> Task:
     """Loads the tokenizer in the container as the server's Python models will."""
-    read, environment = _python(deployment)
     return Task(
         id="tokenizer-check",
         title=Text(en="Load the tokenizer as the server will", zh="按服务的方式加载分词器"),
         argv=("python3", f"{TOOLS}/check_tokenizer.py", REPOSITORY),
-        env=environment,
+        env=QUIET | OFFLINE,
         container=Container(
-            image=deployment.image,
-            mounts=deployment.mounts(REPOSITORY, deployment.model_folder, *read),
-            network="none",
+            image=deployment.image, mounts=deployment.mounts(REPOSITORY, deployment.model_folder), network="none"
         ),
-        needs=("image-check", "repository", *(["server-packages"] if read else [])),
+        needs=("image-check", "repository"),
         checks=("repository",),
         forecast=Forecast(seconds=5),
     )
 
 
-def _python(deployment: Deployment) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Folders with packages for the server's Python models, and the environment in which they are found."""
-    if not deployment.kind.packages:
-        return (), QUIET | OFFLINE
-    folder = server_packages_folder(deployment)
-    return (folder,), QUIET | OFFLINE | {"PYTHONPATH": folder}
-
-
 def service(deployment: Deployment) -> Service:
     """Triton in the container: loopback of this machine only, no host network."""
     tuned = deployment.autotune or deployment.options.gemm_config is not None
-    packages, environment = _python(deployment)
-    read = [REPOSITORY, deployment.checkpoint, deployment.model_folder, *packages]
+    read = [REPOSITORY, deployment.checkpoint, deployment.model_folder]
     needs = ["repository", *(["tokenizer-check"] if deployment.kind.ensemble else [])]
     if tuned:
         read.append(deployment.server_folder)
@@ -111,7 +101,7 @@ def service(deployment: Deployment) -> Service:
             "--exit-timeout-secs=5",
         ),
         cwd=deployment.server_folder if tuned else None,
-        env=environment,
+        env=QUIET | OFFLINE,
         container=Container(
             image=deployment.image,
             mounts=deployment.mounts(*read),

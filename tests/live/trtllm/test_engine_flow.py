@@ -47,9 +47,9 @@ from tests.test_jobs import worker_of
 pytestmark = pytest.mark.live
 WORDS = "I am a ship on the slipway, 船在船台上。"
 ROOT = Path(__file__).resolve().parents[3]
-STARTER = (  # a panel, as far as this matters: a process that starts a run and then lives on
-    "import signal, sys; from app.__main__ import control; from backends.steps import Plan; "
-    "control({'home': sys.argv[1]}).start_plan(Plan.model_validate_json(sys.stdin.read())); signal.pause()"
+STARTER = (  # a panel, as far as this matters: a process that resumes a run and then lives on
+    "import signal, sys; from app.__main__ import control; "
+    "control({'home': sys.argv[1]}).resume(sys.argv[2]); signal.pause()"
 )
 BEFORE = {"image", "library-source", "image-check", "tokenizer-check", "convert"}
 
@@ -114,12 +114,11 @@ def story(control: Control, plan: Plan, place: Path, engine: docker.DockerClient
     failed = deployed(control, plan, State.FAILED)
     (place / "fail").unlink()
     (place / "hold").touch()
-    words = (sys.executable, "-c", STARTER, str(control.settings.home))
-    panel = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, text=True)
-    panel.stdin.write(plan.model_dump_json())
-    panel.stdin.close()
-    run = until(lambda: next((run for run in control.open_runs() if run.name == "kept"), None), 60)
-    until(lambda: building(control, run), 60)
+    words = (sys.executable, "-c", STARTER, str(control.settings.home), failed.id)
+    panel = subprocess.Popen(words, cwd=ROOT)
+    until(lambda: control.run(failed.id).state.is_open(), 60)
+    run = control.run(failed.id)
+    until(lambda: log(control, run, "engine").count("Build TensorRT engine") == 2, 60)
     before = containers(engine, run)
     panel.send_signal(signal.SIGKILL)
     panel.wait(10)
@@ -159,7 +158,7 @@ def test_a_failed_build_is_told_by_its_first_real_error_and_only_it_is_done_agai
 def test_a_build_whose_panel_and_worker_were_killed_goes_on_where_it_was(control: Control, story: Story) -> None:
     before, after = story.box
     assert before == after and len(before) == 1
-    assert log(control, story.served, "engine").count("Build TensorRT engine") == 1
+    assert log(control, story.served, "engine").count("Build TensorRT engine") == 2  # that which failed, and this
 
 
 def test_what_the_deployment_wrote_is_well(control: Control, story: Story) -> None:

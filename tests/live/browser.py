@@ -21,6 +21,18 @@ FLAGS = (
 )  # fmt: skip
 
 
+@contextmanager
+def opened(chromium: str) -> Iterator[Any]:
+    """One Chromium. While it is open an event loop runs, and no other may in this thread."""
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=20_000)  # how long a slow machine may take, not what is claimed
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
 def free_port() -> int:
     """A port that nobody listens on now."""
     with socket.socket() as one:

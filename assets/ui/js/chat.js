@@ -97,10 +97,12 @@ function tools() {
   $("export-list").replaceChildren(...links);
 }
 
-// Opens a kept conversation, and the one that was asked the same beside it.
-async function open(id, quiet = false) {
+// Opens a kept conversation, and the one that was asked the same beside it. With `whom` only one with that server: whoever
+// has just chosen a server begins anew with it.
+async function open(id, quiet = false, whom = "") {
   try {
     const found = await fetched(`/slipway/conversations/${encodeURIComponent(id)}`);
+    if (whom && found.run !== whom) { begin(); return; }
     const other = found.twin ? await fetched(`/slipway/conversations/${encodeURIComponent(found.twin)}`).catch(() => null) : null;
     const there = (run, which) => [...$(SELECTS[which]).options].some((one) => one.value === run);
     steer(found);
@@ -227,11 +229,12 @@ export function startChat() {
   if (kept.system) $("system").value = kept.system;
   for (const [name, value] of Object.entries(kept.sampling || {})) { const one = document.querySelector(`[data-sampling="${CSS.escape(name)}"]`); if (one) one.value = value; }
   if (panel) serve(panel);
-  choose(wantedServer || kept.server);
+  const whom = wantedServer || "";
+  choose(whom || kept.server);
   place();
   startList(open, (total) => { if (total !== null && total !== many) { many = total; if (panel) serve(panel); } });
   const id = new URLSearchParams(location.search).get("talk") || kept.talk;
-  if (id) open(id, true); else changed();
+  if (id) open(id, true, whom); else changed();
   about();
 }
 

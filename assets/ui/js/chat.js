@@ -242,7 +242,7 @@ export function choose(run) {
   if (!run) return;
   wantedServer = run;
   const list = $("server");
-  if (list && [...list.options].some((one) => one.value === run)) { list.value = run; wantedServer = null; }
+  if (list && [...list.options].some((one) => one.value === run)) { list.value = run; if (ready) wantedServer = null; }
   if (ready) { place(); summary(); about(); }
 }
 

@@ -191,7 +191,9 @@ class Clicks:
 
     def boxes(self, told: Told) -> list[str]:
         """Ids of its containers."""
-        there = self.client.containers.list(all=True, filters={"label": f"slipway.run={told.run_id}"})
+        there = self.client.containers.list(
+            all=True, ignore_removed=True, filters={"label": f"slipway.run={told.run_id}"}
+        )
         return sorted(one.id for one in there)
 
     def cancelled(self, page: Any, told: Told) -> None:

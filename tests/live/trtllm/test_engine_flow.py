@@ -96,7 +96,10 @@ def adopted(control: Control, run: Run) -> None:
 
 def containers(client: docker.DockerClient, run: Run) -> list[str]:
     """Ids of a run's containers."""
-    return [one.id for one in client.containers.list(all=True, filters={"label": f"slipway.run={run.id}"})]
+    return [
+        one.id
+        for one in client.containers.list(all=True, ignore_removed=True, filters={"label": f"slipway.run={run.id}"})
+    ]
 
 
 @dataclass(frozen=True)

@@ -185,9 +185,9 @@ class Clicks:
         told.percent = int(page.locator("#sw-launch .progress").get_attribute("aria-valuenow") or 0)
 
     def held(self, told: Told) -> bool:
-        """It is at the step where it is held, in a container."""
+        """It is at the step where it is held, in a container that runs: one that is only made is not gone on with."""
         standing = {view.id: view.standing for view in self.control.steps(told.run_id)}[told.recipe.step]
-        return standing is Standing.NOW and bool(self.boxes(told))
+        return standing is Standing.NOW and bool(self.boxes(told, only_running=True))
 
     def boxes(self, told: Told) -> list[str]:
         """Ids of its containers."""

@@ -189,11 +189,10 @@ class Clicks:
         standing = {view.id: view.standing for view in self.control.steps(told.run_id)}[told.recipe.step]
         return standing is Standing.NOW and bool(self.boxes(told, only_running=True))
 
-    def boxes(self, told: Told) -> list[str]:
+    def boxes(self, told: Told, only_running: bool = False) -> list[str]:
         """Ids of its containers."""
-        there = self.client.containers.list(
-            all=True, ignore_removed=True, filters={"label": f"slipway.run={told.run_id}"}
-        )
+        of_run = {"label": f"slipway.run={told.run_id}"}
+        there = self.client.containers.list(all=not only_running, ignore_removed=True, filters=of_run)
         return sorted(one.id for one in there)
 
     def cancelled(self, page: Any, told: Told) -> None:

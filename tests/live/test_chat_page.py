@@ -201,3 +201,16 @@ def test_a_whole_chat_by_keyboard_alone_with_answers_read_out(browser, panel: st
     expect(page.locator(".bot-row")).to_have_count(1)
     assert re.search(r"talk=\w+", page.url)
     assert not visitor.faults
+
+
+def test_whoever_opens_the_chat_from_a_server_chats_with_that_one(browser, panel, control) -> None:  # noqa: F811
+    second = control.served("second")
+    visitor = Visitor(browser, panel)
+    page = visitor.opens("/?tab=chat")
+    expect(page.locator("[data-chat-server] option")).to_have_count(2)
+    page.select_option("[data-chat-server]", label="demo")
+    visitor.asks("Name three parts of a ship.")
+    page = visitor.opens(f"/?run={second.id}")
+    page.click("text=Open chat")
+    expect(page.locator("[data-chat-server]")).to_have_value(second.id)
+    expect(page.locator(".bot-row")).to_have_count(0)

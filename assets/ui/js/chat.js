@@ -223,13 +223,13 @@ export function startChat() {
     changed();
     return;
   }
+  const whom = wantedServer || "";
   ready = true;
   let kept = {};
   try { kept = JSON.parse(slipway.kept(KEY) || "{}"); } catch { kept = {}; }
   if (kept.system) $("system").value = kept.system;
   for (const [name, value] of Object.entries(kept.sampling || {})) { const one = document.querySelector(`[data-sampling="${CSS.escape(name)}"]`); if (one) one.value = value; }
   if (panel) serve(panel);
-  const whom = wantedServer || "";
   choose(whom || kept.server);
   place();
   startList(open, (total) => { if (total !== null && total !== many) { many = total; if (panel) serve(panel); } });

@@ -31,6 +31,7 @@ from tests.test_jobs import worker_of
 
 ROOT = Path(__file__).resolve().parents[3]
 ASKED = "I am a ship on the slipway and wait for the tide, and the tide waits for me"
+KNOWN = "I am a ship on the slipway I am a ship on the slipway"  # words that the tiny tokenizer has
 SYSTEM = "system You are a helpful assistant."
 _PIECES = """() => {
   window.seen = new Set();
@@ -57,6 +58,7 @@ class Recipe:
     template: str = "raw"
     trust: bool = False
     cancelled: bool = True
+    asked: str = ASKED
     answer: str = ASKED
 
 
@@ -84,9 +86,13 @@ def recipes(upstream: Mapping[str, str]) -> tuple[Recipe, ...]:
         Recipe(
             "qwen", "trtllm_engine_0_5", "engine", "Build TensorRT engine", built,
             old | {"examples_repository": upstream["examples"], "image_from": "build", "quantisation": "smoothquant"},
-            model="tiny-qwen", architecture="QWenLMHeadModel", template="auto", trust=True, answer=SYSTEM,
+            model="tiny-qwen", architecture="QWenLMHeadModel", template="auto", trust=True, asked="ship",
+            answer=SYSTEM,
         ),
-        Recipe("llama", "trtllm_engine_0_5", "engine", "Build TensorRT engine", built, old, OLD, cancelled=False),
+        Recipe(
+            "llama", "trtllm_engine_0_5", "engine", "Build TensorRT engine", built, old, OLD, cancelled=False,
+            asked=KNOWN, answer=KNOWN,
+        ),
         Recipe(
             "middle", "trtllm_engine", "convert", "0.12.0", built,
             {"backend_repository": upstream["backend-0.12.0"], "library_repository": upstream["library-0.12.0"]},
@@ -231,7 +237,7 @@ class Clicks:
         expect(page.locator("#sw-launch h1")).to_have_text(f"{told.recipe.name} is running", timeout=120_000)
         chat_opened(page, told.run_id)
         page.evaluate(_PIECES)
-        told.answer = " ".join(visitor.asks(ASKED).split())
+        told.answer = " ".join(visitor.asks(told.recipe.asked).split())
         told.pieces = [" ".join(piece.split()) for piece in page.evaluate("[...window.seen]")]
 
 

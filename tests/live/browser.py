@@ -84,7 +84,7 @@ class Visitor:
     def opens(self, path: str = "/") -> Any:
         """Opens the page and waits until it is ready."""
         self.page.goto(self.address + path)
-        self.page.wait_for_selector("html[data-ready]")
+        self.page.wait_for_selector("html[data-ready]", timeout=90_000)
         return self.page
 
     def asks(self, question: str) -> str:

@@ -229,6 +229,7 @@ def test_bad_requests_do_not_harm_those_that_run(server: engine_server.Server) -
         assert {one.result() for one in running} == {alone}
 
 
+@pytest.mark.alone  # the place must be held until others have queued: no matter on a machine of one's own
 def test_a_short_queue_refuses_and_times_out(server: engine_server.Server) -> None:
     # A sampled answer has an end token only by chance: a greedy one that is known to run long holds the only place.
     holder = Talk(server, "narrow", text_input="the quick brown fox", max_tokens=480, temperature=1.5, seed=1)

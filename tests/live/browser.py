@@ -21,18 +21,6 @@ FLAGS = (
 )  # fmt: skip
 
 
-@contextmanager
-def opened(chromium: str) -> Iterator[Any]:
-    """One Chromium. While it is open an event loop runs, and no other may in this thread."""
-    from playwright.sync_api import expect, sync_playwright
-
-    expect.set_options(timeout=20_000)  # how long a slow machine may take, not what is claimed
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        yield browser
-        browser.close()
-
-
 def free_port() -> int:
     """A port that nobody listens on now."""
     with socket.socket() as one:
@@ -84,7 +72,7 @@ class Visitor:
     def opens(self, path: str = "/") -> Any:
         """Opens the page and waits until it is ready."""
         self.page.goto(self.address + path)
-        self.page.wait_for_selector("html[data-ready]", timeout=90_000)
+        self.page.wait_for_selector("html[data-ready]")
         return self.page
 
     def asks(self, question: str) -> str:

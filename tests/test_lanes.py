@@ -45,6 +45,28 @@ def test_the_lanes_have_one_result(
     assert told in said and said.count("FAILED tests/x.py::f") == failed
 
 
+@pytest.mark.parametrize(("again", "status", "told"), [(0, 0, " 7 passed in 1.00s"), (1, 1, " 1 failed, 6 passed in")])
+def test_what_failed_beside_others_is_asked_alone_and_that_counts(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, again: int, status: int, told: str
+) -> None:
+    lanes = test_lanes.Lanes(["-q"], tmp_path)
+    lanes.statuses = {"plain": 0, "host": 1, "alone": 0}
+    ran(tmp_path, "plain", 3)
+    ran(tmp_path, "host", 2, failed=2)
+    asked: list[str] = []
+
+    def show(name: str, command: tuple[str, ...]) -> int:
+        asked.extend(command)
+        ran(tmp_path, name, 2 - again, failed=again)
+        return again
+
+    monkeypatch.setattr(lanes, "show", show)
+    lanes.run_again()
+    assert [word for word in asked if "::" in word] == ["tests/x.py::f0", "tests/x.py::f1"]
+    assert test_lanes._sum(lanes.results(), list(lanes.statuses.values()), 1.0) == status
+    assert told in capsys.readouterr().out
+
+
 def test_a_choice_that_fits_no_test_is_not_called_a_success(tmp_path: Path) -> None:
     lanes = test_lanes.Lanes([], tmp_path)
     lanes.statuses = dict.fromkeys(LANES, test_lanes.NONE_COLLECTED)

@@ -451,6 +451,5 @@ slipway.copy = async (words) => {
 
 addEventListener("slipway:theme", drawMonitor);
 // Gradio hands its trigger over before it listens to it: under load the first word can be lost, so it is said again.
-// Asked again where no answer comes, each time more patiently: a busy machine is not helped by more to do.
-const boot = (wait_ms = 1500) => { if (booted) return; slipway.ask("boot", { run, tab: new URLSearchParams(location.search).get("tab"), draft: kept.draft, stage: kept.stage }); setTimeout(() => boot(2 * wait_ms), wait_ms); };
+const boot = () => { if (booted) return; slipway.ask("boot", { run, tab: new URLSearchParams(location.search).get("tab"), draft: kept.draft, stage: kept.stage }); setTimeout(boot, 1500); };
 boot();

@@ -309,9 +309,8 @@ def _create(
             port_bindings=published or None,
             log_config=LogConfig(type="json-file", config=LOG_LIMITS),
             security_opt=["no-new-privileges"],
-            init=None
-            if service
-            else True,  # a first process ignores a signal that it does not handle: a stop would wait
+            # A first process ignores a signal that it does not handle: a stop would wait.
+            init=None if service else True,
         )
     for again in (False, True):
         try:

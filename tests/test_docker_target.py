@@ -478,3 +478,11 @@ class Counting:
 
 def test_an_engine_that_counts_for_somebody_else_is_asked_again() -> None:
     assert [one.name for one in leftovers(Counting(2), Path("/h"))] == ["mine:1"]
+
+
+def test_what_a_lost_build_put_out_does_not_stay_with_its_secrets(tmp_path: Path) -> None:
+    raw, kept = tmp_path / "image.buildx.120", tmp_path / "service.json"
+    raw.write_text("https://me:hunter22@mirror.test", encoding="utf-8")
+    kept.touch()
+    buildx.forget(tmp_path)
+    assert not raw.exists() and kept.exists()

@@ -241,6 +241,12 @@ def build(
         client.end()
 
 
+def forget(folder: Path) -> None:
+    """Removes what the builds of a run put out: secrets are taken out of their logs only."""
+    for out in folder.glob("*.buildx.*"):
+        out.unlink(missing_ok=True)
+
+
 def _found(argv: tuple[str, ...], step: BuildImage, work: Work, home: Path) -> _Client | None:
     """The client of this very build that an earlier worker left; any other of the run is ended."""
     outs, found = sorted(work.folder.glob(f"{step.id}.buildx.*")), None

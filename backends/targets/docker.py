@@ -138,6 +138,7 @@ class DockerTarget:
 
     def stop(self, run: str) -> None:
         self._local.stop(run)
+        buildx.forget(self._home / "runs" / run)
         for container in containers.find(self.engine, self._owner.labels(run)):
             state = containers.look(self.engine, container)
             patience = (

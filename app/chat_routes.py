@@ -21,6 +21,7 @@ from app.ui.words import ENGINES
 from backends.conversations import Conversation, ConversationSummary, Said
 from backends.errors import BadInput, SlipwayError
 from backends.reading import read
+from backends.recipes import TENSORS
 from backends.servers import Server
 from backends.spec import Chat, Frozen
 from backends.text import Language, Text
@@ -94,9 +95,11 @@ def routes(control: Control) -> APIRouter:
         return Response(text, media_type=f"{media}; charset=utf-8", headers=headers)
 
     @router.get("/servers/{server_id}")
-    async def _server(server_id: str) -> dict[str, Any]:
+    async def _server(server_id: str, request: Request) -> dict[str, Any]:
         server = await asyncio.to_thread(control.server, server_id)
-        return {"id": server.id, "name": server.name, "engine": server.engine, "model": server.endpoint.model}
+        why = TENSORS[server.engine].no_bad_words(server.told)
+        return {"id": server.id, "name": server.name, "engine": server.engine, "model": server.endpoint.model,
+                "no_bad_words": why and why.of(language_of(request))}  # fmt: skip
 
     @router.post("/code")
     async def _code(request: Request) -> dict[str, Any]:

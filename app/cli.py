@@ -222,7 +222,8 @@ def _chat(arguments: argparse.Namespace, make_control: MakeControl, _language: L
         for name in ("max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
         if (value := getattr(arguments, name)) is not None
     }
-    drawn = read(Sampling, sampling | {"stop": arguments.stop or []}, "chat")
+    texts = {"stop": arguments.stop or [], "bad_words": arguments.bad_words or []}
+    drawn = read(Sampling, sampling | texts, "chat")
     if not arguments.message.strip():
         raise BadInput(
             "message",
@@ -459,6 +460,8 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--repetition-penalty", type=float)
     chat.add_argument("--seed", type=int)
     chat.add_argument("--stop", action="append", help="end the answer before this text; may be repeated")
+    chat.add_argument("--bad-word", action="append", dest="bad_words", metavar="WORD",
+                      help="a word that the answer may not hold; may be repeated")  # fmt: skip
     history = command("history", _history, "list what was deployed")
     history.add_argument("run", metavar="RUN", nargs="?", help="show one run whole, as JSON")
     history.add_argument("--query", default="", help="part of a name, model or engine")

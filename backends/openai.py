@@ -19,12 +19,13 @@ from backends.text import Language, Text
 Shape = Literal["chat", "text"]
 Finish = Literal["stop", "length"]
 
-_SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")  # the last two: ours, as `extra_body` sends them
+# The last two of the first, and bad_words: ours, as `extra_body` sends them.
+_SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
 _READ = {
     "chat": {"messages", "max_completion_tokens"},
     "text": {"prompt"},
 }
-_READ_BY_BOTH = {"model", "stream", "stream_options", "max_tokens", "seed", "stop", *_SAMPLING}
+_READ_BY_BOTH = {"model", "stream", "stream_options", "max_tokens", "seed", "stop", "bad_words", *_SAMPLING}
 # Labels for a provider's own books; they ask nothing of an answer.
 _LABELS = {"user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
 # What no engine does, with the values that ask for nothing; null always asks for nothing.
@@ -245,18 +246,24 @@ def _sampling(body: Mapping[str, Any], limit: str) -> Sampling:
     seed = body.get("seed")
     if isinstance(seed, int) and -(2**63) <= seed < 0:
         seed += 2**64  # OpenAI's seeds are signed; the same bits as an unsigned one
-    stop = body.get("stop")
-    stops = () if stop is None else (stop,) if isinstance(stop, str) else stop
-    if isinstance(stops, tuple | list):
-        stops = [_whole_text(one, "stop") if isinstance(one, str) else one for one in stops]
+    texts = {name: _texts(body, name) for name in ("stop", "bad_words")}
     try:
-        return read(Sampling, given | {"seed": seed, "max_tokens": body.get(limit), "stop": stops})
+        return read(Sampling, given | texts | {"seed": seed, "max_tokens": body.get(limit)})
     except BadInput as wrong:
         if wrong.field != "max_tokens" or limit == "max_tokens":
             raise
         words = wrong.message
         raise BadInput(limit, Text(en=words.en.replace("max_tokens", limit, 1),
                                    zh=words.zh.replace("max_tokens", limit, 1))) from None  # fmt: skip
+
+
+def _texts(body: Mapping[str, Any], name: str) -> object:
+    """One text, or several, each of whole characters."""
+    told_ = body.get(name)
+    texts = () if told_ is None else (told_,) if isinstance(told_, str) else told_
+    if not isinstance(texts, tuple | list):
+        return texts
+    return [_whole_text(one, name) if isinstance(one, str) else one for one in texts]
 
 
 def _message(turn: object, where: str) -> Message:

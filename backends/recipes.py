@@ -11,7 +11,7 @@ from backends.fastertransformer import tensors as fastertransformer_tensors
 from backends.sessions import Session
 from backends.sources import applied
 from backends.spec import Chat, EngineName, Hardware, Model, ModelSource, Sources, Spec
-from backends.steps import Plan
+from backends.steps import Ask, Plan
 from backends.tensorrt_llm import recipe as tensorrt_llm_recipe
 from backends.tensorrt_llm import tensors as tensorrt_llm_tensors
 from backends.text import Text
@@ -38,6 +38,9 @@ class Tensors(Protocol):
     def prompt(self, chat: Chat, told: Mapping[str, str]) -> str:
         """The text that the model is given to continue. Raises BadInput where it cannot be told."""
 
+    def no_bad_words(self, told: Mapping[str, str]) -> Text | None:
+        """Why answers cannot be kept free of words (`Sampling.bad_words`); None: they can."""
+
     def refused(self, words: str) -> Refused: ...
 
 
@@ -53,6 +56,14 @@ TENSORS: dict[EngineName, Tensors] = {
     "tensorrt_llm": tensorrt_llm_tensors,
     "vllm": vllm_tensors,
 }
+
+
+def no_bad_words(plan: Plan) -> Text | None:
+    """Why answers of what this plan serves cannot be kept free of words; None: they can."""
+    told = next((step.talk for step in plan.steps if isinstance(step, Ask)), {})
+    return TENSORS[plan.spec.engine].no_bad_words(told)
+
+
 # What the plan said of a model, put right by what the model refused: asked once more before a refusal is told.
 CORRECTED: dict[str, Callable[[Mapping[str, str], str], dict[str, str] | None]] = {
     "tensorrt_llm": tensorrt_llm_tensors.corrected,

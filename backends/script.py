@@ -181,13 +181,12 @@ def _mounted(container: Container) -> str:
 
 
 def _request(chat: Chat) -> str:
-    body: dict[str, object] = chat.sampling.model_dump(exclude_none=True, exclude={"stop"})
+    body: dict[str, object] = chat.sampling.model_dump(exclude_none=True, exclude={"stop", "bad_words"})
     if chat.prompt is not None:
         body["text_input"] = chat.prompt
     else:
         body["messages"] = json.dumps([message.model_dump() for message in chat.messages], ensure_ascii=False)
-    if chat.sampling.stop:
-        body["stop"] = list(chat.sampling.stop)
+    body |= {name: list(texts) for name in ("stop", "bad_words") if (texts := getattr(chat.sampling, name))}
     return json.dumps(body, ensure_ascii=False)
 
 

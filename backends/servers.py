@@ -40,7 +40,7 @@ def spoken(config: Mapping[str, Any]) -> Spoken | Text:
     inputs = {str(one.get("name")): one for one in _parts(config.get("input"))}
     outputs = {str(one.get("name")) for one in _parts(config.get("output"))}
     if {"text_input", "messages"} <= inputs.keys() and "finish_reason" in outputs:
-        return Spoken(engine="transformers")
+        return Spoken(engine="transformers", told={"bans": str("bad_words" in inputs).lower()})
     if {"text_input", "sampling_parameters"} <= inputs.keys():
         tells = str("return_finish_reason" in inputs).lower()
         return Spoken(engine="vllm", told={"template": "raw", "new_tokens": _MANY, "tells": tells})

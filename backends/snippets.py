@@ -18,7 +18,7 @@ from backends.text import Text
 
 Kind = Literal["curl", "python", "openai"]
 _SAMPLED = ("max_tokens", "temperature", "top_p", "seed")
-_OURS = ("top_k", "repetition_penalty")  # not OpenAI's: its client sends them as extra_body
+_OURS = ("top_k", "repetition_penalty", "bad_words")  # not OpenAI's: its client sends them as extra_body
 
 
 class Snippet(Frozen):
@@ -179,10 +179,11 @@ def _turns(chat: Chat) -> list[dict[str, str]]:
 
 
 def _sampling(chat: Chat, names: Sequence[str]) -> dict[str, Any]:
-    told = {name: getattr(chat.sampling, name) for name in names}
+    given = chat.sampling.model_dump(mode="json", include=set(names))  # tuples become lists
+    told = {name: given[name] for name in names}
     if chat.sampling.stop and "seed" in names:
         told["stop"] = list(chat.sampling.stop)
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in told.items() if value not in (None, [])}
 
 
 def _ids(session: Session) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from backends.text import Text
@@ -455,8 +455,14 @@ class Message(Frozen):
     content: str
 
 
+_WORDS, _LETTERS = 64, 64
+
+
 class Sampling(Frozen):
-    """How the answer is drawn. temperature 0 is greedy. None leaves the engine's own default."""
+    """How the answer is drawn. temperature 0 is greedy. None leaves the engine's own default.
+
+    `stop`: texts that end the answer and are not part of it; `bad_words`: words that it may not hold.
+    """
 
     max_tokens: int | None = Field(default=None, ge=1, le=1_048_576)
     temperature: float | None = Field(default=None, ge=0.0, le=100.0)
@@ -465,6 +471,17 @@ class Sampling(Frozen):
     repetition_penalty: float | None = Field(default=None, gt=0.0, le=100.0)
     seed: int | None = Field(default=None, ge=0, lt=2**64)
     stop: tuple[str, ...] = ()
+    bad_words: tuple[str, ...] = ()
+
+    @field_validator("bad_words")
+    @classmethod
+    def _check_bad_words(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        if len(words) > _WORDS or any(not word.strip() or len(word) > _LETTERS for word in words):
+            raise refusal(
+                f"At most {_WORDS} words of 1 to {_LETTERS} characters each, none of them blank.",
+                f"最多 {_WORDS} 个词，每个 1 到 {_LETTERS} 个字符，且不能为空白。",
+            )
+        return words
 
 
 class Chat(Frozen):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from backends import prompts
+from backends import pbtxt, prompts
 from backends.errors import BadInput
 from backends.fastertransformer import tensors
 from backends.spec import Chat, Message, Piece, Sampling, Tensor
 from backends.tokenizers import load
+from tests.upstream import FIXTURES
 
 WORDS = ("<unk>", "<s>", "</s>", "Hello", "my", "name", "is", "Slipway", "and", "ships", "sail", "!", "Human:",
          "Assistant:")  # fmt: skip
@@ -249,6 +251,30 @@ def test_t5_is_asked_by_its_own_names_and_answers_without_the_prompt(told: dict[
     assert pieces[-1].finish == "stop"
 
 
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_bad_words_are_ids_in_a_row_and_below_them_where_each_word_ends(told: dict[str, str], family: str) -> None:
+    """As ban_bad_words.cu reads them: [batch, 2, ids], -1 where no further word ends."""
+    chat = CHAT.model_copy(update={"sampling": Sampling(bad_words=("my name is", "Slipway"))})
+    sent = inputs(chat, told | {"family": family})["bad_words_list"]
+    assert (sent.datatype, sent.shape) == ("INT32", (1, 2, 4))
+    assert (sent.values[:4], sent.values[4:]) == ((4, 5, 6, 7), (3, 4, -1, -1))
+    assert "bad_words_list" not in inputs(CHAT, told | {"family": family})
+
+
+@pytest.mark.parametrize(("family", "folder"), [
+    ("llama", "backend/all_models/llama"), ("t5", "blog/all_models/t5"), ("gptj", "blog/all_models/gptj"),
+])  # fmt: skip
+def test_the_models_have_the_tensor_of_bad_words(told: dict[str, str], family: str, folder: str) -> None:
+    model = "ensemble" if family == "gptj" else "fastertransformer"
+    config = pbtxt.read((FIXTURES / folder / model / "config.pbtxt").read_text("utf-8"))
+    there = {one.name: one for one in config.input}
+    sent = inputs(CHAT.model_copy(update={"sampling": Sampling(bad_words=("ship",))}), told | {"family": family})
+    one = sent["INPUT_2" if family == "gptj" else "bad_words_list"]
+    kind = {"BYTES": "STRING"}.get(one.datatype, one.datatype)
+    assert pbtxt.DATA_TYPES[there[one.name].data_type] == f"TYPE_{kind}"
+    assert len(there[one.name].dims) + 1 == len(one.shape)
+
+
 def gptj(told: dict[str, str], text: str, chat: Chat = CHAT) -> Piece | None:
     session = tensors.session(chat, told | {"family": "gptj", "all_inputs": "true", "seed": "INT32"})
     return session.decode(
@@ -263,6 +289,14 @@ def test_gptj_is_sent_text_and_every_input_that_its_branch_requires(told: dict[s
                 "is_return_log_probs", "beam_width", "start_id", "end_id"}  # fmt: skip
     assert set(sent) == required
     assert sent["INPUT_0"].values == ("Hello my name is",)
+
+
+def test_gptj_reads_bad_words_from_one_line_of_csv(told: dict[str, str]) -> None:
+    words = ("ship", "slip, way", 'the "sea"')
+    chat = CHAT.model_copy(update={"sampling": Sampling(bad_words=words)})
+    (line,) = inputs(chat, told | {"family": "gptj"})["INPUT_2"].values
+    assert list(csv.reader([str(line)])) == [[form for word in words for form in (word, f" {word}")]]
+    assert inputs(CHAT, told | {"family": "gptj"})["INPUT_2"].values == ("",)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,13 @@ def test_a_model_is_known_by_its_tensors_and_a_chat_can_be_sent(told: dict, engi
     assert there & {one.name for one in session.inputs} >= {"text_input"} - ({"text_input"} if told is OURS else set())
 
 
+def test_a_watched_engine_is_given_bad_words_where_it_has_the_input() -> None:
+    can = config("chat", "text_input messages max_tokens bad_words", "text_output finish_reason")
+    why = [recipes.TENSORS[found.engine].no_bad_words(found.told) is None for found in map(spoken, (OURS, can, VLLM))
+           if isinstance(found, Spoken)]  # fmt: skip
+    assert why == [False, True, True]
+
+
 def test_a_watched_ensemble_is_asked_to_leave_the_prompt_out_where_it_can() -> None:
     can = config("ensemble", "text_input max_tokens stream exclude_input_in_output", platform="ensemble")
     told = [found.told.get("excludes") for found in map(spoken, (ENSEMBLE, can)) if isinstance(found, Spoken)]

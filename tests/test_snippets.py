@@ -85,8 +85,11 @@ def shown(name: str, tmp_path: Path) -> tuple[Server, Any, dict[str, str]]:
     engine, told, _, _ = CASES[name]
     told = told | {"tokenizer": make_tokenizer(tmp_path / "model")}
     server = Server(id="run-1", name="mine", engine=engine, model="m", endpoint=ENDPOINT, told=told)
-    session = recipes.TENSORS[server.engine].session(CHAT, told)
-    return server, session, {one.kind: one.text for one in snippets(server, CHAT, session, "http://panel:1")}
+    chat, tensors = CHAT, recipes.TENSORS[server.engine]
+    if tensors.no_bad_words(told) is None:
+        chat = CHAT.model_copy(update={"sampling": CHAT.sampling.model_copy(update={"bad_words": ("a", 'b "c"')})})
+    session = tensors.session(chat, told)
+    return server, session, {one.kind: one.text for one in snippets(server, chat, session, "http://panel:1")}
 
 
 def plain(tensor: Tensor) -> list[Any]:
@@ -121,15 +124,18 @@ def test_the_curl_line_is_one_command_with_the_same_values(name: str, tmp_path: 
         assert words[2] == "http://panel:1/v1/chat/completions"
         assert body["messages"] == [{"role": "user", "content": QUESTION}]
         assert (body["model"], body["top_k"], body["stream"]) == ("mine", 40, True)
+        assert body.get("bad_words") == (None if name == "trt-ids" else ["a", 'b "c"'])
     else:
         assert words[2] == "http://127.0.0.1:8000/v2/models/chat/generate_stream"
-        assert body == {one.name: plain(one)[0] for one in session.inputs}
+        lists = {one.name: plain(one) for one in session.inputs}
+        assert body == {name: values if len(values) > 1 else values[0] for name, values in lists.items()}
 
 
 def test_the_openai_program_sends_what_is_not_openai_s_beside_it(tmp_path: Path) -> None:
     texts = shown("vllm", tmp_path)[2]
     compile(texts["openai"], "snippet", "exec")
-    assert "extra_body={'top_k': 40, 'repetition_penalty': 1.1}" in texts["openai"]
+    ours = {"top_k": 40, "repetition_penalty": 1.1, "bad_words": ["a", 'b "c"']}
+    assert f"extra_body={ours!r}" in texts["openai"]
     assert "model='mine'" in texts["openai"]
 
 

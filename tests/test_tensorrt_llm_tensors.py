@@ -16,6 +16,7 @@ from app.asking import in_step
 from app.talking import talk
 from backends.answers import Answer
 from backends.errors import BadInput, Refused
+from backends.reading import read
 from backends.spec import Chat, Endpoint, Message, Piece, Sampling, Tensor
 from backends.tensorrt_llm import qwen_tokens, tensors
 from backends.vllm import tensors as vllm
@@ -52,7 +53,8 @@ def chat(prompt: str = "Hello", **sampling: object) -> Chat:
 ])  # fmt: skip
 def test_every_tensor_is_one_that_the_model_has_with_its_type(interface: str, version: str, model: str) -> None:
     there = "\n".join(upstream(version, model, "input"))
-    asked = chat(temperature=0.7, top_p=0.9, top_k=40, repetition_penalty=1.1, seed=7, stop=("END",))
+    asked = chat(temperature=0.7, top_p=0.9, top_k=40, repetition_penalty=1.1, seed=7, stop=("END",),
+                 bad_words=() if interface == "0.5-text" else ("ship",))  # fmt: skip
     excludes = {} if version == "0.12.0" else {"excludes": "true"}
     for tensor in tensors.session(asked, TALK | {"interface": interface} | excludes).inputs:
         kind = {"BYTES": "STRING"}.get(tensor.datatype, tensor.datatype)
@@ -77,6 +79,29 @@ def test_0_5_wants_stop_and_bad_words_though_they_do_nothing() -> None:
 def test_later_versions_are_sent_stop_words_only_where_there_are_any() -> None:
     assert "stop_words" not in names(tensors.session(chat(), TALK))
     assert names(tensors.session(chat(stop=("a", "b")), TALK))["stop_words"].values == ("a", "b")
+
+
+def test_later_versions_are_sent_bad_words_as_they_begin_a_text_and_after_a_space() -> None:
+    assert "bad_words" not in names(tensors.session(chat(), TALK))
+    for interface in ("ensemble", "ensemble-seed", "bls", "bls-seed"):
+        sent = names(tensors.session(chat(bad_words=("ship", " slip way")), TALK | {"interface": interface}))
+        assert sent["bad_words"].values == ("ship", " ship", "slip way", " slip way")
+        assert sent["bad_words"].shape == (1, 4)
+
+
+@pytest.mark.parametrize("interface", ["0.5-text", "0.5-ids", "llmapi"])
+def test_bad_words_are_refused_where_the_model_would_drop_them(interface: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        tensors.session(chat(bad_words=("ship",)), TALK | {"interface": interface})
+    assert refused.value.field == "bad_words"
+    assert tensors.no_bad_words(TALK | {"interface": interface}) == refused.value.message
+
+
+@pytest.mark.parametrize("words", [["x"] * 65, [" "], [""], ["x" * 65]])
+def test_bad_words_are_limited_by_name(words: list[str]) -> None:
+    with pytest.raises(BadInput) as refused:
+        read(Sampling, {"bad_words": words}, "chat")
+    assert refused.value.field == "chat.bad_words" and "64" in refused.value.message.zh
 
 
 def test_the_newest_templates_call_the_seed_by_another_name() -> None:
@@ -289,6 +314,17 @@ def test_vllm_is_told_sampling_as_one_json_text() -> None:
     assert json.loads(str(sent["sampling_parameters"].values[0])) == {"max_tokens": 64, "temperature": 0.0,
                                                                       "stop": ["END"]}  # fmt: skip
     assert all(tensor.shape == (1,) for tensor in sent.values())
+
+
+def test_vllm_is_given_bad_words_where_its_release_knows_them() -> None:
+    asked = chat(bad_words=("ship",))
+    for known in ({}, {"bans": "true"}):  # of a server that others started it is not told
+        sent = names(vllm.session(asked, VLLM | known))
+        assert json.loads(str(sent["sampling_parameters"].values[0]))["bad_words"] == ["ship"]
+    with pytest.raises(BadInput) as refused:
+        vllm.session(asked, VLLM | {"bans": "false"})
+    said = vllm.refused("Unexpected keyword argument 'bad_words'")
+    assert (refused.value.field, said.field) == ("bad_words", "bad_words")
 
 
 def test_vllms_answer_ends_as_it_says_and_counts_tokens() -> None:

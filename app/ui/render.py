@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from app.settings import ASSETS
 from app.ui import units
 from app.ui.words import ENGINES, ORIGINS, SHAPES, STANDINGS, STATES, VERDICTS
+from backends.recipes import no_bad_words
 from backends.runs import OPEN
 from backends.steps import Forecast
 from backends.text import Language, Text, same
@@ -50,6 +51,7 @@ def environment(language: Language) -> Environment:
         "say": say,
         "language": language,
         "engine_name": engine_name,
+        "no_bad_words": no_bad_words,
         "forecast": partial(forecast, language=language),
         "duration": partial(units.duration, language=language),
         "gib": units.gib,

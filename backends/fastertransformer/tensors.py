@@ -2,16 +2,19 @@
 
 Shapes are those with the batch in front: one row. What LLaMA streams is cumulative and begins with the prompt:
 `output_ids` UINT32 [1, 1, longest], of which the first `sequence_length` UINT32 [1, 1] count; a response comes every
-five tokens. T5 answers without its prompt. The ensemble answers in text, its prompt in front.
+five tokens. T5 answers without its prompt. The ensemble answers in text, its prompt in front; its bad words (INPUT_2)
+are one line of comma-separated values, which it tokenises.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import secrets
 from collections.abc import Mapping
 from typing import Literal
 
-from backends import prompts, tokenizers
+from backends import bad_words, prompts, tokenizers
 from backends.errors import BadInput, Refused
 from backends.sessions import Session
 from backends.spec import Chat, Piece, Sampling, Tensor
@@ -40,6 +43,11 @@ def prompt(chat: Chat, told: Mapping[str, str]) -> str:
     if told.get("family") == "gptj":
         return chat.prompt if chat.prompt is not None else prompts.plain(chat.messages)
     return text_of(chat, told, tokenizers.load(told["tokenizer"]))[0]
+
+
+def no_bad_words(told: Mapping[str, str]) -> Text | None:  # noqa: ARG001
+    """Why answers cannot be kept free of words; None: they can."""
+    return None
 
 
 def refused(words: str) -> Refused:
@@ -82,6 +90,7 @@ class _IdSession:
             _one(length, "UINT32", len(ids)),
             _one(asked, "UINT32", self._most),
             *_sampled(chat.sampling, told),
+            *_banned(chat.sampling.bad_words, tokenizer),
         )
 
     def decode(self, outputs: Mapping[str, Tensor]) -> Piece | None:
@@ -131,7 +140,7 @@ class _TextSession:
         self.inputs: tuple[Tensor, ...] = (
             Tensor(name="INPUT_0", datatype="BYTES", shape=(1, 1), values=(self._prompt,)),
             _one("INPUT_1", "UINT32", self._most),
-            Tensor(name="INPUT_2", datatype="BYTES", shape=(1, 1), values=("",)),
+            Tensor(name="INPUT_2", datatype="BYTES", shape=(1, 1), values=(_line(chat.sampling.bad_words),)),
             Tensor(name="INPUT_3", datatype="BYTES", shape=(1, 1), values=("",)),
             *_sampled(chat.sampling, told),
         )
@@ -145,6 +154,17 @@ class _TextSession:
 
     def finish(self) -> Piece | None:
         return None
+
+
+def _banned(words: tuple[str, ...], tokenizer: Tokenizer) -> tuple[Tensor, ...]:
+    return (bad_words.word_list(words, tokenizer, "bad_words_list"),) if words else ()
+
+
+def _line(words: tuple[str, ...]) -> str:
+    """Bad words as the ensemble reads them: one line of CSV, a comma in a word quoted. Empty: none."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(bad_words.forms(words))
+    return line.getvalue()
 
 
 def text_of(chat: Chat, told: Mapping[str, str], tokenizer: Tokenizer) -> tuple[str, bool]:

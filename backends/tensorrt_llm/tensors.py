@@ -8,7 +8,10 @@ What the servers do (tensorrtllm_backend 0.5.0, 0.19.0, TensorRT-LLM's llmapi mo
 - the ensemble of later versions streams the text of each new token by itself; the BLS model, told to accumulate, all
   text so far, and at the end an empty response with nothing but the final flag.
 - the LLM API sends all text so far in some versions, and only what is new in others: both are understood. Its input
-  for stop texts does not work: helpers.py gives the tensor's bytes to SamplingParams, where a tokenizer wants text.
+  for stop texts does not work: helpers.py gives the tensor's bytes to SamplingParams, where a tokenizer wants text. For
+  bad words it has none.
+- bad_words of later ensembles and BLS models are tokenised as they are, each for itself (preprocessing/1/model.py), and
+  only where the answer's ids are the same a word is kept out: so both its forms are sent.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Literal
 
-from backends import prompts, tokenizers
+from backends import bad_words, prompts, tokenizers
 from backends.answers import Answer
 from backends.errors import BadInput, Refused
 from backends.sessions import Session
@@ -42,9 +45,11 @@ _KNOWN_REFUSALS = (
 def session(chat: Chat, told: Mapping[str, str]) -> Session:
     """A session for one chat. `told` is what the plan's first question says of the deployment (serve.py).
 
-    Raises BadInput for a prompt that leaves no room for an answer, and where the tokenizer cannot be loaded.
+    Raises BadInput for a prompt that leaves no room for an answer, for bad words where the model has no use for them,
+    and where the tokenizer cannot be loaded.
     """
     interface = told.get("interface", "ensemble")
+    bad_words.refuse(chat, no_bad_words(told))
     if interface == "0.5-ids":
         return _IdSession(chat, told)
     if interface == "llmapi":
@@ -55,6 +60,22 @@ def session(chat: Chat, told: Mapping[str, str]) -> Session:
 def prompt(chat: Chat, told: Mapping[str, str]) -> str:
     """The text that the model is given to continue. Raises BadInput for what its template refuses."""
     return text_of(chat, told)
+
+
+def no_bad_words(told: Mapping[str, str]) -> Text | None:
+    """Why answers cannot be kept free of words; None: they can."""
+    interface = told.get("interface", "ensemble")
+    if interface.startswith("0.5"):
+        return Text(
+            en="TensorRT-LLM 0.5.0 cannot forbid words: its core has no input for them, and the ensemble drops them.",
+            zh="TensorRT-LLM 0.5.0 不支持禁用词：核心模型没有这一输入，ensemble 收到后会直接丢弃。",
+        )
+    if interface == "llmapi":
+        return Text(
+            en="The LLM API's model cannot forbid words: it has no input for them.",
+            zh="LLM API 模型不支持禁用词：它没有这一输入。",
+        )
+    return None
 
 
 def refused(words: str) -> Refused:
@@ -162,6 +183,9 @@ class _TextSession:
         ]
         if self._old or stops:
             tensors.append(Tensor(name="stop_words", datatype="BYTES", shape=(1, len(words)), values=words))
+        forms = bad_words.forms(chat.sampling.bad_words)
+        if forms:
+            tensors.append(Tensor(name="bad_words", datatype="BYTES", shape=(1, len(forms)), values=forms))
         if self._old:  # must be there, and does nothing
             tensors.append(Tensor(name="bad_words", datatype="BYTES", shape=(1, 1), values=("",)))
         elif told.get("excludes") == "true":

@@ -21,6 +21,7 @@ ENGINE_FILES = (  # of assets/engines/transformers; a test holds this to the fol
     "model.py",
     "slipway_engine/__init__.py",
     "slipway_engine/attention.py",
+    "slipway_engine/bans.py",
     "slipway_engine/engine.py",
     "slipway_engine/errors.py",
     "slipway_engine/job.py",
@@ -247,6 +248,7 @@ def _repository(spec: Spec) -> WriteFiles:
                     ("repetition_penalty", "TYPE_FP32", 1),
                     ("seed", "TYPE_UINT64", 1),
                     ("stop", "TYPE_STRING", -1),
+                    ("bad_words", "TYPE_STRING", -1),
                     ("stream", "TYPE_BOOL", 1),
                 )
             )

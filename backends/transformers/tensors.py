@@ -1,6 +1,7 @@
 """Chat <-> tensors of the embedded engine's model (assets/engines/transformers). Pure.
 
-Inputs, all optional but one of `text_input` and `messages`: BYTES[1]; sampling values of shape [1]; `stop` BYTES[-1].
+Inputs, all optional but one of `text_input` and `messages`: BYTES[1]; sampling values of shape [1]; `stop` and
+`bad_words` BYTES[-1].
 Outputs of each response: `text_output` (new text), `finish_reason` ("" until the last), token counts INT32[1].
 """
 
@@ -10,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Literal, cast
 
-from backends import tokenizers
+from backends import bad_words, tokenizers
 from backends.errors import BadInput, Refused
 from backends.sessions import Stateless
 from backends.spec import Chat, Piece, Tensor
@@ -19,8 +20,10 @@ from backends.text import Text
 OUTPUTS: tuple[str, ...] = ("text_output", "finish_reason", "prompt_tokens", "completion_tokens")
 
 
-def session(chat: Chat, told: Mapping[str, str]) -> Stateless:  # noqa: ARG001  the server knows its model
-    """A session for one chat: every response holds new text and stands for itself."""
+def session(chat: Chat, told: Mapping[str, str]) -> Stateless:
+    """A session for one chat: every response holds new text and stands for itself. Raises BadInput for bad words where
+    the server is too old for them."""
+    bad_words.refuse(chat, no_bad_words(told))
     return Stateless(encode(chat), OUTPUTS, decode)
 
 
@@ -42,6 +45,17 @@ def prompt(chat: Chat, told: Mapping[str, str]) -> str:
     return tokenizer.prompt(chat.messages)
 
 
+_TOO_OLD = Text(
+    en="This server was started before its engine could forbid words. Deploy it again.",
+    zh="该服务启动时的引擎尚不支持禁用词，请重新部署。",
+)
+
+
+def no_bad_words(told: Mapping[str, str]) -> Text | None:
+    """Why answers cannot be kept free of words; None: they can, as every server does that is started now."""
+    return _TOO_OLD if told.get("bans") == "false" else None
+
+
 def encode(chat: Chat) -> tuple[Tensor, ...]:
     """The input tensors of one request."""
     if chat.prompt is not None:
@@ -59,8 +73,9 @@ def encode(chat: Chat) -> tuple[Tensor, ...]:
         ("seed", "UINT64", sampling.seed),
     )
     tensors = [said, *(_one(name, datatype, value) for name, datatype, value in values if value is not None)]
-    if sampling.stop:
-        tensors.append(Tensor(name="stop", datatype="BYTES", shape=(len(sampling.stop),), values=sampling.stop))
+    for name, texts in (("stop", sampling.stop), ("bad_words", sampling.bad_words)):
+        if texts:
+            tensors.append(Tensor(name=name, datatype="BYTES", shape=(len(texts),), values=texts))
     return tuple(tensors)
 
 
@@ -77,6 +92,8 @@ def decode(outputs: Mapping[str, Tensor]) -> Piece:
 
 def refused(words: str) -> Refused:
     """What the engine said of a request that it did not serve: `slipway {"field", "en", "zh"}` (see its errors.py)."""
+    if "unexpected inference input 'bad_words'" in words:
+        return Refused(words, _TOO_OLD, "bad_words")
     _, found, told = words.partition("slipway {")
     try:
         said = json.loads("{" + told) if found else {}

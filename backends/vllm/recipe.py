@@ -325,6 +325,7 @@ def _first_answer(spec: Spec, model: Model, choice: Choice) -> Ask:
             "family": model.model_type,
             "new_tokens": str(spec.limits.new_tokens),
             "tells": str(choice.release >= rules()["told_since"]).lower(),
+            "bans": str(choice.release >= rules()["bans_since"]).lower(),
         },
         needs=("serve",),
         forecast=Forecast(seconds=5),

@@ -1,6 +1,7 @@
 """Chat <-> tensors of Triton's vLLM backend (vllm_backend src/model.py): shape [1] each, sampling as one JSON text.
 
 Streamed responses hold new text only, the prompt left out. Releases that `tells` give a reason and counts of tokens.
+Bad words are vLLM's own since 0.6.4: it takes each word in both its forms by itself (SamplingParams).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Literal
 
+from backends import bad_words
 from backends.answers import Answer
 from backends.errors import Refused
 from backends.sessions import Session
@@ -20,7 +22,9 @@ _TOLD = ("return_finish_reason", "return_num_input_tokens", "return_num_output_t
 
 
 def session(chat: Chat, told: Mapping[str, str]) -> Session:
-    """A session for one chat. Raises BadInput where the tokenizer's own template is wanted and cannot be used."""
+    """A session for one chat. Raises BadInput where the tokenizer's own template is wanted and cannot be used, and for
+    bad words where this release does not know them."""
+    bad_words.refuse(chat, no_bad_words(told))
     return _Session(chat, told)
 
 
@@ -29,8 +33,21 @@ def prompt(chat: Chat, told: Mapping[str, str]) -> str:
     return text_of(chat, told)
 
 
+_NO_BAD_WORDS = Text(
+    en="This server's vLLM cannot forbid words: that came with 0.6.4 (images from 25.02 on).",
+    zh="该服务的 vLLM 不支持禁用词：该功能自 0.6.4 起提供（25.02 及以后的镜像）。",
+)
+
+
+def no_bad_words(told: Mapping[str, str]) -> Text | None:
+    """Why answers cannot be kept free of words; None: they can, or nobody has told the release yet."""
+    return _NO_BAD_WORDS if told.get("bans") == "false" else None
+
+
 def refused(words: str) -> Refused:
     """What the server said of a request that it did not serve, with the known causes in words."""
+    if "nexpected keyword argument 'bad_words'" in words:
+        return Refused(words, _NO_BAD_WORDS, "bad_words")
     if "longer than the maximum model length" in words or "maximum context length" in words:
         return Refused(
             words,
@@ -57,6 +74,7 @@ class _Session:
             "repetition_penalty": sampling.repetition_penalty,
             "seed": sampling.seed,
             "stop": list(sampling.stop) or None,
+            "bad_words": list(sampling.bad_words) or None,
         }
         words = json.dumps({name: value for name, value in parameters.items() if value is not None})
         self.inputs: tuple[Tensor, ...] = (

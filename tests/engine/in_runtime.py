@@ -29,7 +29,8 @@ from slipway_engine.network import Network
 from slipway_engine.prompt import Defaults, Limits, Prompter
 from slipway_engine.request import Ask
 from slipway_engine.sampling import Sampler
-from slipway_engine.scheduler import Scheduler
+from slipway_engine.scheduler import Scheduler, Serial
+from slipway_engine.slots import Slots
 from slipway_engine.window import Window
 
 CPU = torch.device("cpu")
@@ -60,10 +61,10 @@ def job(choice: Choice = GREEDY, prompt: Sequence[int] = (5, 6, 7), limit: int =
     return Job(list(prompt), limit, choice, Nobody(), **given)
 
 
-def serve(model: Any, jobs: list[Job], *, rows: int = 8, break_with: Any = None) -> Window:
-    """Serves these chats in one batch; `break_with(window)` may tamper with it first."""
+def serve(model: Any, jobs: list[Job], *, rows: int = 8, break_with: Any = None, slots: bool = False) -> Any:
+    """Serves these chats in one batch, a window or slots; `break_with(window)` may tamper with it first."""
     network = Network(model)
-    window = Window(network, rows, 200, 10**6)
+    window: Any = Slots(network, rows, 200) if slots else Window(network, rows, 200, 10**6)
     if break_with is not None:
         break_with(network, window)
     news = threading.Event()
@@ -142,6 +143,107 @@ def check_a_seed_gives_the_same_answer_whoever_else_runs() -> None:
     serve(model, [other])
     assert first.produced == second.produced
     assert first.produced != other.produced
+
+
+def spoilt(said: list[int]) -> tuple[tuple[int, ...], ...]:
+    """Words that this answer would hold: one of a token, longer ones, two that end alike; and one that it has not."""
+    pair, more = tuple(said[1:3]), tuple(said[4:7])
+    return ((said[3],), pair, more, (pair[0] + 1, pair[-1]), tuple(range(40, 46)))
+
+
+def by_generate(model: Any, one: Job) -> list[int]:
+    """The same answer by the model's own `generate`."""
+    words = [list(word) for word in one.choice.bad_words] or None
+    ids = torch.tensor([one.prompt])
+    penalty = one.choice.repetition_penalty
+    made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=one.limit, do_sample=False,
+                          bad_words_ids=words, eos_token_id=1, pad_token_id=0, repetition_penalty=penalty)  # fmt: skip
+    return made[0, len(one.prompt) if one.decoder_start is None else 1 :].tolist()  # type: ignore[no-any-return]
+
+
+def one_by_one(model: Any, jobs: list[Job]) -> None:
+    """Serves these chats as models are served that no batch suits."""
+    serial = Serial(model, frozenset({1}), lambda urgent: None, lambda line: None)
+    for one in jobs:
+        serial.submit(one)
+    serial.start()
+    serial.close(30)
+
+
+def check_bad_words_are_kept_out_as_by_generate_and_only_out_of_their_own_answers() -> None:
+    """Eight chats, every second one with bad words; they come and go in five rows of a window, of slots, and alone."""
+    ways: dict[str, Any] = {
+        "window": lambda model, jobs: serve(model, jobs, rows=5),
+        "slots": lambda model, jobs: serve(model, jobs, rows=5, slots=True),
+        "single": one_by_one,
+    }
+    for family, way in (("llama", "window"), ("llama", "slots"), ("llama", "single"), ("t5", "window")):
+        model = families.make(family)
+        start = 0 if model.config.is_encoder_decoder else None
+        prompts = [[5 + (index * 31 + place * 7) % 300 for place in range(4 + 3 * index)] for index in range(8)]
+        plain = [job(prompt=ids, limit=18 + 5 * index, decoder_start=start) for index, ids in enumerate(prompts)]
+        serve(model, plain)
+        jobs = []
+        for index, one in enumerate(plain):
+            penalty = 1.3 if index == 4 else 1.0
+            choice = GREEDY if index % 2 else Choice(repetition_penalty=penalty, bad_words=spoilt(one.produced))
+            jobs.append(job(choice, one.prompt, one.limit, decoder_start=start))
+        ways[way](model, jobs)
+        for index, (one, before) in enumerate(zip(jobs, plain, strict=True)):
+            said, where = one.produced, f"{family}, {way}, chat {index}"
+            assert said == by_generate(model, one), where
+            assert (said == before.produced) == (index % 2 == 1), where
+            for word in one.choice.bad_words:
+                assert all(tuple(said[at : at + len(word)]) != word for at in range(len(said))), f"{where}: {word}"
+
+
+def check_bad_words_hold_when_a_failed_step_is_resumed() -> None:
+    model = families.make("llama")
+    plain = job(prompt=[3, 3], limit=30)
+    serve(model, [plain])
+    choice = Choice(bad_words=(tuple(plain.produced[5:8]), tuple(plain.produced[14:16])))
+    quiet, shaken = job(choice, [3, 3], 30), job(choice, [3, 3], 30)
+    serve(model, [quiet])
+    calls = []
+
+    def tamper(network: Network, window: Window) -> None:
+        plain_forward = network.forward
+
+        def forward(**given: Any) -> torch.Tensor:
+            calls.append(1)
+            if len(calls) == 8:
+                raise RuntimeError("a kernel failed")
+            return plain_forward(**given)
+
+        network.forward = forward  # type: ignore[method-assign]
+
+    serve(model, [shaken], break_with=tamper)
+    assert shaken.resumed == 1 and shaken.produced == quiet.produced != plain.produced
+
+
+def check_a_bad_word_is_sampled_by_nobody_who_forbids_it() -> None:
+    torch.manual_seed(4)
+    logits = torch.randn(2, 12) * 0.1
+    drawn = [set(), set()]  # type: list[set[int]]
+    for seed in range(200):
+        jobs = [job(Choice(1.0, bad_words=((3,), (7, 5), (7,))), prompt=[1, 7], seed=seed), job(Choice(1.0), seed=seed)]
+        for row, token in enumerate(Sampler(CPU)(logits, jobs).tolist()):
+            drawn[row].add(token)
+    assert drawn == [set(range(12)) - {3, 5, 7}, set(range(12))]
+
+
+def check_a_word_is_forbidden_as_it_is_written_at_the_beginning_and_after_a_space() -> None:
+    tokenizer = families.make_tokenizer()
+    limits = Limits(context=20, new_tokens=10)
+    prompter = Prompter(tokenizer, None, 384, limits, Defaults(), 60.0, None, frozenset(tokenizer("e")["input_ids"]))
+    words = prompter.job(Ask(text="abc", bad_words=("ab", " ab")), Nobody(), 0.0).choice.bad_words
+    assert words == tuple(tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in ("ab", " ab"))
+    try:
+        prompter.job(Ask(text="abc", bad_words=("e",)), Nobody(), 0.0)
+    except RequestError as error:
+        assert error.field == "bad_words"
+    else:
+        raise AssertionError("the end of an answer was forbidden")
 
 
 def check_a_step_that_fails_is_resumed_by_everyone() -> None:

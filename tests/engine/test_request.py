@@ -24,10 +24,10 @@ def test_a_raw_prompt_with_every_choice_is_read_whole() -> None:
     ask = read(
         HELLO
         | {"max_tokens": [9], "temperature": [0.5], "top_p": [0.9], "top_k": [40], "repetition_penalty": [1.1]}
-        | {"seed": [2**64 - 1], "stop": ["。".encode(), b"\n\n"], "stream": [False]},
+        | {"seed": [2**64 - 1], "stop": ["。".encode(), b"\n\n"], "stream": [False], "bad_words": [b"ship"]},
         {"triton_enable_empty_final_response": True},
     )
-    assert ask == Ask("Hello", None, 9, 0.5, 0.9, 40, 1.1, 2**64 - 1, ("。", "\n\n"), False)
+    assert ask == Ask("Hello", None, 9, 0.5, 0.9, 40, 1.1, 2**64 - 1, ("。", "\n\n"), False, ("ship",))
 
 
 def test_a_conversation_is_read() -> None:
@@ -65,6 +65,9 @@ def test_a_conversation_is_read() -> None:
         ("repetition_penalty", HELLO | {"repetition_penalty": [0.0]}),
         ("stop", HELLO | {"stop": [b""]}),
         ("stop", HELLO | {"stop": [b"x"] * 17}),
+        ("bad_words", HELLO | {"bad_words": [b" "]}),
+        ("bad_words", HELLO | {"bad_words": [b"x" * 65]}),
+        ("bad_words", HELLO | {"bad_words": [b"x"] * 65}),
         ("seed", HELLO | {"seed": [-1]}),
     ],
 )

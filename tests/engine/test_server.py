@@ -28,6 +28,7 @@ KINDS = {
     "text_input": ("BYTES", np.object_),
     "messages": ("BYTES", np.object_),
     "stop": ("BYTES", np.object_),
+    "bad_words": ("BYTES", np.object_),
     "max_tokens": ("INT32", np.int32),
     "top_k": ("INT32", np.int32),
     "temperature": ("FP32", np.float32),
@@ -191,6 +192,15 @@ def test_a_stop_string_ends_the_answer_before_it(server: engine_server.Server) -
     talk = Talk(server, **HELLO, stop=["never said by anyone", stop])
     assert talk.whole() == whole[: whole.index(stop)]
     assert talk.last["finish_reason"] == "stop"
+
+
+def test_a_bad_word_is_left_out_of_its_own_answer_alone(server: engine_server.Server) -> None:
+    whole = answer(server, **HELLO)
+    place, letter = next((place, one) for place, one in enumerate(whole) if one.isascii() and one.isalpha())
+    with ThreadPoolExecutor(2) as pool:
+        free, kept = pool.submit(answer, server, **HELLO), pool.submit(answer, server, **HELLO, bad_words=[letter])
+    assert free.result() == whole
+    assert kept.result()[:place] == whole[:place] and kept.result()[place : place + 1] != letter
 
 
 @pytest.mark.parametrize(

@@ -112,13 +112,13 @@ def test_what_steers_the_answer_reaches_the_server(client: OpenAI, served: Still
         model="demo",
         messages=[{"role": "developer", "content": "Be brief."}, *USER],
         max_completion_tokens=7, temperature=0, top_p=0.5, seed=-1, stop=["\n"], user="somebody", frequency_penalty=0,
-        extra_body={"top_k": 4, "repetition_penalty": 1.1},
+        extra_body={"top_k": 4, "repetition_penalty": 1.1, "bad_words": ["ship"]},
     )  # fmt: skip
     (chat,) = served.heard
     assert [(turn.role, turn.content) for turn in chat.messages] == [("system", "Be brief."), ("user", "Hi")]
     assert chat.sampling.model_dump() == {
         "max_tokens": 7, "temperature": 0.0, "top_p": 0.5, "top_k": 4, "repetition_penalty": 1.1, "seed": 2**64 - 1,
-        "stop": ("\n",),
+        "stop": ("\n",), "bad_words": ("ship",),
     }  # fmt: skip
 
 
@@ -173,6 +173,9 @@ def test_what_the_engine_cannot_do_is_refused_by_name(client: OpenAI, served, fi
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0"),
         ({"messages": [{"role": "user", "content": "x", "name": "Ann"}]}, "messages.0.name"),
         ({"stop": ["\udfff"]}, "stop"),
+        ({"bad_words": ["\udfff"]}, "bad_words"),
+        ({"bad_words": ["x"] * 65}, "bad_words"),
+        ({"bad_words": {}}, "bad_words"),
         ({"model": None}, "model"),
         ({"model": "\ud800"}, "model"),
     ],

@@ -59,7 +59,7 @@ def test_an_answer_is_streamed_with_its_figures_and_kept(panel: TestClient, cont
     kept = panel.get(f"/slipway/conversations/{found[0]['kept']['conversation']}").json()
     assert [turn["content"] for turn in kept["thread"]] == ["Hi", "Hello"]
     assert kept["thread"][1]["figures"] == {"server": "demo", **done}
-    assert (kept["name"], kept["sampling"]) == ("Hi", {"temperature": 0.0, "stop": []})
+    assert (kept["name"], kept["sampling"]) == ("Hi", {"temperature": 0.0, "stop": [], "bad_words": []})
 
 
 def test_what_goes_wrong_behind_an_answer_is_said_and_kept_in_both_languages(panel: TestClient, control) -> None:

@@ -1,8 +1,8 @@
 """Triton's face of the transformers engine: requests in, answers out. Everything else is in slipway_engine beside it.
 
 Inputs (all optional, but exactly one of the first two): text_input BYTES[1] a raw prompt; messages BYTES[1] a JSON list
-of {role, content}; max_tokens, top_k INT32[1]; temperature, top_p, repetition_penalty FP32[1]; seed UINT64[1]; stop
-BYTES[n]; stream BOOL[1] (false: one response with everything, which is what HTTP's /generate needs).
+of {role, content}; max_tokens, top_k INT32[1]; temperature, top_p, repetition_penalty FP32[1]; seed UINT64[1]; stop,
+bad_words BYTES[n]; stream BOOL[1] (false: one response with everything, which is what HTTP's /generate needs).
 Outputs: text_output BYTES[1], more text in every response; and with the last response finish_reason BYTES[1] (stop,
 length, cancelled), prompt_tokens and completion_tokens INT32[1], queue_ms and ttft_ms FP32[1].
 Errors: one line, see slipway_engine/errors.py.

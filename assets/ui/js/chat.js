@@ -9,6 +9,8 @@ const $ = (name) => document.querySelector(`[data-chat-${name}]`);
 const KEY = "slipway_chat";
 const w = (key, values) => slipway.word(key, values);
 const SELECTS = ["server", "other"];
+const LISTS = ["stop", "bad_words"]; // one a line
+const without = new Map(); // of servers that others started: why they cannot use bad words, or ""
 let ready = false;
 let panel = null;
 let wantedServer = null;
@@ -18,13 +20,15 @@ let many = 0; // conversations that are kept: they can be read while nothing run
 
 const chosen = (which) => $(SELECTS[which])?.value || "";
 const nameOf = (which) => (chosen(which) ? $(SELECTS[which]).selectedOptions[0]?.textContent.trim() || "" : "");
+const unable = (which) => $(SELECTS[which])?.selectedOptions[0]?.dataset.noBadWords || without.get(chosen(which)) || "";
 const raw = () => Object.fromEntries([...document.querySelectorAll("[data-sampling]")].map((one) => [one.dataset.sampling, one.value]));
 
-function sampling() {
+// Bad words are not sent to a server that cannot use them; the field says so.
+function sampling(which) {
   const told = {};
   for (const [name, value] of Object.entries(raw())) {
-    if (!value.trim()) continue;
-    if (name === "stop") told.stop = value.split("\n").filter((line) => line);
+    if (!value.trim() || (name === "bad_words" && unable(which))) continue;
+    if (LISTS.includes(name)) told[name] = value.split("\n").filter((line) => line);
     else told[name] = Number.isNaN(Number(value)) ? value : Number(value);
   }
   return told;
@@ -46,7 +50,7 @@ function steer(conversation) {
 const talks = [0, 1].map((which) => new Talk({
   server: () => chosen(which),
   name: () => nameOf(which),
-  settings: () => ({ system: system(), sampling: sampling() }),
+  settings: () => ({ system: system(), sampling: sampling(which) }),
   twin: () => (which ? talks[0].conversation?.id : null),
   hello: () => (which && talks[0].thread.length ? w("fresh", { name: nameOf(1) }) : null),
   said: (words) => { $("said").textContent = shown().length > 1 ? `${nameOf(which)}: ${words}` : words; },
@@ -79,6 +83,15 @@ function place() {
   host.replaceChildren(...shown().map((talk) => talk.box));
   host.classList.toggle("two", shown().length > 1);
   for (const talk of shown()) { talk.hello(); talk.title(); }
+  bans();
+}
+
+// Bad words: open where a server that is shown can use them; of each that cannot it is said why.
+function bans() {
+  const whys = shown().map((_, which) => unable(which));
+  const line = $("words");
+  document.querySelector('[data-sampling="bad_words"]').disabled = whys.every(Boolean);
+  line.textContent = whys.map((why, which) => (why && whys.length > 1 ? `${nameOf(which)}: ${why}` : why)).filter(Boolean).join(" ") || line.dataset.can;
 }
 
 function tools() {
@@ -142,7 +155,7 @@ function code(which, messages, button) {
   const words = field().value.trim();
   const asked = messages.length ? messages : [{ role: "user", content: words || "Hello" }];
   const turns = [...(system() ? [{ role: "system", content: system() }] : []), ...asked];
-  showCode(nameOf(which), { server: chosen(which), chat: { messages: turns, sampling: sampling() } }, button);
+  showCode(nameOf(which), { server: chosen(which), chat: { messages: turns, sampling: sampling(which) } }, button);
 }
 
 async function remove() {
@@ -203,12 +216,19 @@ async function about() {
   const line = $("about");
   line.textContent = option?.dataset.about || "";
   line.classList.remove("danger");
-  if (!option || !("watched" in option.dataset)) return;
-  try { await fetched(`/slipway/servers/${encodeURIComponent(option.value)}`); } catch (trouble) {
+  try { await look(option); } catch (trouble) {
     if (chosen(0) !== option.value) return;
     line.textContent = [trouble.title, ...(trouble.reasons || []), trouble.hint].filter(Boolean).join(" ");
     line.classList.add("danger");
   }
+}
+
+// Asks a server that others started what it is. Throws what is in the way of talking to it.
+async function look(option) {
+  if (!option || !("watched" in option.dataset)) return;
+  const found = await fetched(`/slipway/servers/${encodeURIComponent(option.value)}`);
+  without.set(option.value, found.no_bad_words || "");
+  bans();
 }
 
 function grow(box) { box.style.height = "auto"; box.style.height = `${Math.min(160, box.scrollHeight + 2)}px`; }
@@ -274,7 +294,7 @@ document.addEventListener("input", (event) => {
 });
 document.addEventListener("change", (event) => {
   if (event.target.matches?.("[data-chat-server]")) { store(); place(); summary(); about(); }
-  if (event.target.matches?.("[data-chat-other]")) { talks[1].stop(); talks[1].clear(); place(); changed(); }
+  if (event.target.matches?.("[data-chat-other]")) { talks[1].stop(); talks[1].clear(); place(); changed(); look($("other").selectedOptions[0]).catch(() => {}); } // what is in the way is told when it is asked
 });
 document.addEventListener("click", (event) => {
   const hit = (name) => event.target.closest?.(`[data-chat-${name}]`);

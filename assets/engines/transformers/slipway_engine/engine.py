@@ -70,6 +70,7 @@ class Engine:
             loaded.defaults,
             settings.queue_timeout_s,
             loaded.decoder_start,
+            loaded.eos,
         )
         self._asked: queue.SimpleQueue[tuple[Ask, Reply, float, float | None] | None] = queue.SimpleQueue()
         self._preparing = 0

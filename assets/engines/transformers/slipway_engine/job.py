@@ -11,6 +11,7 @@ import secrets
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from .errors import RequestError
@@ -18,12 +19,21 @@ from .errors import RequestError
 
 @dataclass(frozen=True)
 class Choice:
-    """How one answer is drawn. temperature 0: greedy; top_k 0 and top_p 1: no cut; repetition_penalty 1: none."""
+    """How one answer is drawn. temperature 0: greedy; top_k 0 and top_p 1: no cut; repetition_penalty 1: none.
+
+    bad_words: token ids of what may not be said, none of them empty.
+    """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
     repetition_penalty: float = 1.0
+    bad_words: tuple[tuple[int, ...], ...] = ()
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether the likeliest token is always taken."""
+        return self.temperature == 0 and self.repetition_penalty == 1 and not self.bad_words
 
 
 class Reply(Protocol):
@@ -62,6 +72,7 @@ class Job:
         "seen",
         "stop",
         "stream",
+        "tail",
     )
 
     def __init__(
@@ -93,9 +104,11 @@ class Job:
         self.dropped = False  # nobody waits for more: cancelled, or a stop string was met
         self.resumed = 0  # how often it was prefilled again after a failed step
         self.seen: Any = None  # the device's record of its tokens, for the repetition penalty
+        self.tail: Any = None  # the device's record of its last tokens, for its bad words
 
     def context_ids(self) -> list[int]:
-        """The ids that a repetition penalty counts: the prompt (decoder-only) and what was produced."""
+        """The ids that a repetition penalty counts and bad words go on from: the prompt (decoder-only), what was
+        produced."""
         own = self.prompt if self.decoder_start is None else [self.decoder_start]
         return own + self.produced
 

@@ -32,7 +32,7 @@ class Defaults:
 
 
 class Prompter:
-    """Makes chats of requests for one model. `decoder_start` is set for encoder-decoder models."""
+    """Makes chats of requests for one model. `decoder_start` is set for encoder-decoder models; `eos` ends answers."""
 
     def __init__(
         self,
@@ -43,10 +43,11 @@ class Prompter:
         defaults: Defaults,
         queue_timeout_s: float,
         decoder_start: int | None,
+        eos: frozenset[int] = frozenset(),
     ) -> None:
         self._tokenizer, self._template, self._vocabulary = tokenizer, template, vocabulary
         self._limits, self._defaults, self._queue_timeout_s = limits, defaults, queue_timeout_s
-        self._decoder_start = decoder_start
+        self._decoder_start, self._eos = decoder_start, eos
 
     def job(self, ask: Ask, reply: Reply, arrived: float, timeout_s: float | None = None) -> Job:
         """The chat of a request that arrived at that monotonic time. Raises RequestError."""
@@ -81,6 +82,7 @@ class Prompter:
                 _given(ask.top_k, defaults.top_k),
                 _given(ask.top_p, defaults.top_p),
                 _given(ask.repetition_penalty, defaults.repetition_penalty),
+                self._bad_words(ask.bad_words),
             ),
             reply,
             seed=ask.seed,
@@ -103,10 +105,26 @@ class Prompter:
         rendered = self._template.render(ask.messages)
         return list(self._tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
+    def _bad_words(self, words: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+        """The token ids of each word as it is written at the beginning of a text and after a space."""
+        found: dict[tuple[int, ...], None] = {}
+        for word in words:
+            for text in (word.strip(), f" {word.strip()}"):
+                ids = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+                self._check_ids("bad_words", ids)
+                if len(ids) == 1 and ids[0] in self._eos:
+                    raise RequestError(
+                        "bad_words",
+                        f"bad_words holds '{word}', the token that ends an answer. Leave it out.",
+                        f"bad_words 含有结束回答的 token“{word}”，请去掉。",
+                    )
+                found[tuple(ids)] = None
+        return tuple(found)
+
     def _check_ids(self, field: str, ids: list[int]) -> None:
         if not ids:
             raise RequestError(
-                field, "The prompt has no tokens. Write something.", "提示词不含任何 token，请填写内容。"
+                field, f"{field} has no tokens. Write something.", f"{field} 不含任何 token，请填写内容。"
             )
         if max(ids) >= self._vocabulary or min(ids) < 0:
             raise RequestError(

@@ -12,6 +12,7 @@ from .errors import RequestError
 ROLES = ("system", "user", "assistant")
 TEXT_LIMIT = 8 << 20  # bytes; far beyond any context, so that nobody tokenises a gigabyte
 STOP_LIMIT, STOP_LENGTH = 16, 256
+BAD_LIMIT, BAD_LENGTH = 64, 64
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Ask:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     stream: bool = True
+    bad_words: tuple[str, ...] = ()
 
 
 def read(inputs: Mapping[str, Sequence[object]], parameters: Mapping[str, object]) -> Ask:
@@ -45,9 +47,9 @@ def read(inputs: Mapping[str, Sequence[object]], parameters: Mapping[str, object
             raise RequestError(
                 name,
                 f"The request parameter '{name}' is not known. Send these as inputs: max_tokens, temperature, top_p, "
-                "top_k, repetition_penalty, seed, stop, stream.",
+                "top_k, repetition_penalty, seed, stop, bad_words, stream.",
                 f"未知的请求参数“{name}”。请改用以下输入：max_tokens、temperature、top_p、top_k、repetition_penalty、"
-                "seed、stop、stream。",
+                "seed、stop、bad_words、stream。",
             )
     if ("text_input" in inputs) == ("messages" in inputs):
         raise RequestError(
@@ -66,6 +68,7 @@ def read(inputs: Mapping[str, Sequence[object]], parameters: Mapping[str, object
         seed=_whole(inputs, "seed", 0, 2**64 - 1),
         stop=_stop(inputs),
         stream=_flag(inputs, "stream", True),
+        bad_words=_bad_words(inputs),
     )
 
 
@@ -206,3 +209,14 @@ def _stop(inputs: Mapping[str, Sequence[object]]) -> tuple[str, ...]:
             f"stop 最多接受 {STOP_LIMIT} 段文本，每段 1 到 {STOP_LENGTH} 个字符。",
         )
     return stops
+
+
+def _bad_words(inputs: Mapping[str, Sequence[object]]) -> tuple[str, ...]:
+    words = tuple(_decoded("bad_words", value) for value in inputs.get("bad_words", ()))
+    if len(words) > BAD_LIMIT or any(not word.strip() or len(word) > BAD_LENGTH for word in words):
+        raise RequestError(
+            "bad_words",
+            f"bad_words takes at most {BAD_LIMIT} words of 1 to {BAD_LENGTH} characters each, none of them blank.",
+            f"bad_words 最多接受 {BAD_LIMIT} 个词，每个 1 到 {BAD_LENGTH} 个字符，且不能为空白。",
+        )
+    return words

@@ -1,4 +1,5 @@
-"""How a token is drawn: greedy, temperature, top-k, top-p, repetition penalty, each row with its own choices and seed.
+"""How a token is drawn: greedy, temperature, top-k, top-p, repetition penalty, bad words, each row with its own choices
+and seed.
 
 Each row spends one number of its own random stream a token, so neighbours never disturb it.
 """
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
+from .bans import Bans
 from .job import Job
 
 
@@ -57,6 +59,7 @@ class Sampler:
         self._widest = 0
         self._seen: torch.Tensor | None = None
         self._penalty: torch.Tensor | None = None
+        self._bans: Bans | None = None
 
     def __call__(self, logits: torch.Tensor, jobs: Sequence[Job]) -> torch.Tensor:
         """Token ids, int64 [rows], for logits [rows, vocabulary]; counts one token on each job's random stream."""
@@ -67,6 +70,8 @@ class Sampler:
         logits = logits.float()
         if self._seen is not None and self._penalty is not None:
             logits = penalise(logits, self._seen, self._penalty)
+        if self._bans is not None:
+            logits = self._bans(logits)
         if self._choices:
             numbers = torch.tensor([[job.random.random()] for job in jobs], dtype=torch.float32)
             ids = draw(logits, *self._choices, numbers.to(self._device, non_blocking=True), self._widest)
@@ -74,6 +79,8 @@ class Sampler:
             ids = logits.argmax(dim=-1)
         if self._seen is not None:
             self._seen.scatter_(1, ids[:, None], True)
+        if self._bans is not None:
+            self._bans.took(ids)
         return ids
 
     def _settle(self, jobs: Sequence[Job], vocabulary: int) -> None:
@@ -81,9 +88,11 @@ class Sampler:
         choices = [job.choice for job in jobs]
         sampled = [choice for choice in choices if choice.temperature > 0]
         penalised = any(choice.repetition_penalty != 1 for choice in choices)
-        self._plain = not sampled and not penalised
+        self._plain = all(choice.plain for choice in choices)
         self._choices = ()
         self._seen = self._penalty = None
+        banning = any(choice.bad_words for choice in choices)
+        self._bans = Bans(jobs, vocabulary, self._device) if banning else None
         if sampled:
             self._widest = max(c.top_k for c in sampled) if all(c.top_k for c in sampled) else vocabulary
             self._widest = min(self._widest, vocabulary)

@@ -295,7 +295,7 @@ class Scheduler(_Worker):
                 continue
             job.resumed += 1
             job.launched = len(job.produced)
-            job.seen = None
+            job.seen = job.tail = None
             if job.resumed > RESUME_LIMIT:
                 self._fail(job, error)
             else:

@@ -141,7 +141,7 @@ class Slots:
             graph.replay()
         else:
             logits = self._forward(*shape)
-        if any(job.choice.temperature > 0 or job.choice.repetition_penalty != 1 for job in jobs):
+        if not all(job.choice.plain for job in jobs):
             self._ids[:rows] = self._sampler(logits[:rows], jobs)
         for index, job in enumerate(jobs):
             self._known[index] += 1

@@ -30,6 +30,7 @@ INPUTS = {
     "repetition_penalty": ("TYPE_FP32", 1),
     "seed": ("TYPE_UINT64", 1),
     "stop": ("TYPE_STRING", -1),
+    "bad_words": ("TYPE_STRING", -1),
     "stream": ("TYPE_BOOL", 1),
 }
 OUTPUTS = {

@@ -11,12 +11,15 @@ import pytest
 from playwright.sync_api import expect
 from sqlalchemy.exc import OperationalError
 
+from backends.reading import read_json
 from backends.runs import State
 from backends.spec import Piece
+from backends.steps import Plan
 from backends.watched import WatchedServer
+from tests.guides import path
 from tests.live.browser import Visitor, panel_of, serious
 from tests.live.test_browser import EVIL
-from tests.ui.conftest import StillControl, control  # noqa: F401  the fixture
+from tests.ui.conftest import ENDPOINT, StillControl, control  # noqa: F401  the fixture
 
 pytestmark = pytest.mark.live
 ANSWER = [Piece(text="Hull, "), Piece(text="keel and bow."), Piece(finish="stop", prompt_tokens=4, completion_tokens=5)]
@@ -78,22 +81,35 @@ def test_conversations_are_kept_found_named_exported_and_deleted(browser, panel,
 
 
 def test_two_servers_answer_one_question_side_by_side(browser, panel: str, control) -> None:  # noqa: F811
-    second = control.served("second")
+    """The second one cannot use bad words: that is said, and only the first is sent them."""
+    old = read_json(Plan, path("trtllm-004-llama-2-7b-bf16").read_bytes())
+    old = old.model_copy(update={"spec": old.spec.model_copy(update={"name": "second"})})
+    second = control.moved(control.start_plan(old).run, State.SERVING, endpoint=ENDPOINT, answer="Hello.")
     visitor = Visitor(browser, panel, color_scheme="dark", bypass_csp=True)
     page = visitor.opens("/?tab=chat")
+    words, why = page.locator("#p-bad_words"), page.locator("[data-chat-words]")
+    page.select_option("[data-chat-server]", second.id)
+    expect(words).to_be_disabled()
+    expect(why).to_contain_text("TensorRT-LLM 0.5.0 cannot forbid words")
+    page.select_option("[data-chat-server]", label="demo")
+    expect(why).to_contain_text("kept out of answers")
     page.select_option("[data-chat-other]", second.id)
+    expect(why).to_contain_text("second: TensorRT-LLM 0.5.0")
+    page.click("[data-chat-parameters] summary")
+    words.fill("sail\nmast")
     page.fill("[data-chat-form] textarea", "Name three parts of a ship.")
     page.keyboard.press("Enter")
     columns = page.locator(".talk")
     for column in (columns.nth(0), columns.nth(1)):
         expect(column.locator(".words")).to_have_text("Hull, keel and bow.")
         expect(column.locator(".ans")).to_contain_text("5 tokens")
-    assert len(control.heard) == 2
+    assert [chat.sampling.bad_words for chat in control.heard] == [("sail", "mast"), ()]
     page.reload()
     page.wait_for_selector("html[data-ready]")
     expect(columns).to_have_count(2)
     expect(columns.nth(1)).to_have_attribute("aria-label", "second")
     expect(page.locator(".words")).to_have_count(2)
+    expect(words).to_have_value("sail\nmast")
     assert not serious(page)
     box = [columns.nth(number).bounding_box() for number in range(2)]
     assert box[0]["x"] < box[1]["x"]

@@ -36,7 +36,7 @@ class StillTarget:
         return None
 
     def places(self, run: str, _endpoint: Endpoint, _bind: str) -> dict[str, str]:
-        return {"run": f"/runs/{run}"}
+        return {"run": f"/runs/{run}", "models": "/models"}
 
 
 class StillControl(Control):

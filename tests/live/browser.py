@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import TimeoutError as TooLate
 
 from app.control import Control
 from app.web import web
@@ -19,6 +20,18 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+
+
+@contextmanager
+def opened(chromium: str) -> Iterator[Any]:
+    """One Chromium. While it is open an event loop runs, and no other may in this thread."""
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=20_000)  # how long a slow machine may take, not what is claimed
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        yield browser
+        browser.close()
 
 
 def free_port() -> int:
@@ -44,6 +57,16 @@ def panel_of(control: Control) -> Iterator[str]:
         server.should_exit = True
         app.state.live.close()
         thread.join(10)
+
+
+STATE = """async () => ({
+  frame: await Promise.race([new Promise((on) => requestAnimationFrame(() => on(true))),
+                             new Promise((on) => setTimeout(() => on(false), 2000))]),
+  document: document.readyState, visible: document.visibilityState, slipway: typeof window.slipway,
+  parts: document.querySelectorAll("[data-slot]").length, text: document.body.innerText.slice(0, 200),
+  asked: performance.getEntriesByType("resource").slice(-12)
+    .map((one) => [one.name.slice(-60), Math.round(one.duration)]),
+})"""
 
 
 class Visitor:
@@ -72,7 +95,10 @@ class Visitor:
     def opens(self, path: str = "/") -> Any:
         """Opens the page and waits until it is ready."""
         self.page.goto(self.address + path)
-        self.page.wait_for_selector("html[data-ready]")
+        try:
+            self.page.wait_for_selector("html[data-ready]", timeout=60_000)
+        except TooLate:
+            raise AssertionError(f"the page did not begin: {self.page.evaluate(STATE)} {self.faults}") from None
         return self.page
 
     def asks(self, question: str) -> str:

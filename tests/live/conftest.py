@@ -70,13 +70,8 @@ def _lives(control: Control, run: Run) -> bool:
 
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[object]:
-    """One Chromium for the tests of a module: while it is open an event loop runs, and no other may in this thread."""
-    from playwright.sync_api import expect, sync_playwright
+    """One Chromium for the tests of a module."""
+    from tests.live.browser import opened
 
-    from tests.live.browser import FLAGS
-
-    expect.set_options(timeout=20_000)  # how long a slow machine may take, not what is claimed
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        yield opened
-        opened.close()
+    with opened(chromium) as found:
+        yield found

@@ -1,8 +1,8 @@
-"""From a click in the wizard to an answer in the chat: FasterTransformer's guides, then vLLM, on a real Docker engine.
+"""From a click in the wizard to an answer in the chat: FasterTransformer's guides, on a real Docker engine.
 
 The panel, its control, Docker, Triton and the browser are real. The machine is a stand-in: `detect` tells of two cards
 that are not here, so the plans' containers are made without them. NVIDIA's images and the upstream repositories are
-stood for as in test_fastertransformer.py and trtllm/parts.py; a person names them in the wizard's own fields.
+stood for as in test_fastertransformer.py; a person names them in the wizard's own fields.
 """
 
 from __future__ import annotations
@@ -23,11 +23,9 @@ from backends.runs import Run
 from storage.store import Store
 from tests.conftest import until
 from tests.live.browser import Visitor, panel_of
-from tests.live.clicks import OnStandInCards, answered, chat_opened, launched, model_named, option, streamed
+from tests.live.clicks import OnStandInCards, answered, chat_opened, model_named, option, streamed
 from tests.live.containers.conftest import engine, image  # noqa: F401  fixtures
 from tests.live.test_fastertransformer import MAKERS, bases, upstream  # noqa: F401  fixtures
-from tests.live.trtllm.conftest import images  # noqa: F401  fixture
-from tests.live.trtllm.parts import VLLM
 from tests.upstream import GERMAN, SENTENCE
 
 pytestmark = pytest.mark.live
@@ -231,22 +229,3 @@ def test_atom_goes_from_click_to_chat_and_then_on_the_parts_that_are_there(
     assert not visitor.faults
     control.stop(run.id)
     visitor.context.close()
-
-
-def test_vllm_goes_from_click_to_chat(
-    visitor: Visitor,
-    control: OnStandInCards,
-    images: None,  # noqa: F811
-) -> None:
-    page = model_named(visitor, control, "by-vllm", "raw")
-    page.fill('[name="image"]', VLLM)
-    card = option(page, "choice", "vllm")
-    expect(card.locator("input")).to_be_enabled()
-    card.click()
-    page.click("text=Continue to review")
-    run_id = launched(page, "by-vllm")
-    page.click('[data-log-step="serve"]')
-    expect(page.locator("[data-log-rows]")).to_contain_text("Started HTTPService")
-    chat_opened(page, run_id)
-    assert streamed(visitor, control, SENTENCE) == SENTENCE
-    assert not visitor.faults

@@ -210,10 +210,18 @@ function dress() {
 }
 setInterval(dress, 1000);
 
+// With the next frame, when Gradio has put in what came with it; a page that nobody sees gets no frames, and goes on too.
+function nextFrame(act) {
+  let over = false;
+  const once = () => { if (!over) { over = true; act(); } };
+  requestAnimationFrame(once);
+  setTimeout(once, 250);
+}
+
 slipway.onReply((told) => {
   const button = busy.get(told.serial);
   if (button) { button.classList.remove("is-busy"); button.removeAttribute("aria-busy"); busy.delete(told.serial); }
-  requestAnimationFrame(() => {
+  nextFrame(() => {
     if (["model-input", "engine-input"].includes(told.do) && told.serial !== lastInput) return;
     if (told.draft) { kept = { draft: told.draft, stage: 2 }; slipway.keep(KEY, JSON.stringify(kept)); reached = 2; refreshForm(told.draft); }
     slipway.fill(told.slots);

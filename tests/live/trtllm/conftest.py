@@ -16,6 +16,7 @@ from tests.conftest import until
 from tests.live.browser import panel_of
 from tests.live.containers.conftest import engine, image  # noqa: F401  fixtures
 from tests.live.trtllm.parts import BARE, HELD, VLLM, tiny_qwen
+from tests.live.trtllm.story import Told, told_of
 from tests.trtllm_upstream import FIXTURES, backend, examples, library
 from tests.upstream import tiny_llama
 
@@ -25,9 +26,10 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Addresses of the repositories that stand for upstream's."""
     folder = tmp_path_factory.mktemp("upstream")
     made = {f"library-{version}": library(folder / f"library-{version}", version)
-            for version in ("0.5.0", "0.19.0", "1.2.1")}  # fmt: skip
+            for version in ("0.5.0", "0.12.0", "0.19.0", "1.2.1")}  # fmt: skip
     made |= {
         "backend-0.5.0": backend(folder / "backend-0.5.0", "0.5.0", made["library-0.5.0"]),
+        "backend-0.12.0": backend(folder / "backend-0.12.0", "0.12.0"),
         "backend-0.19.0": backend(folder / "backend-0.19.0", "0.19.0"),
         "examples": examples(folder / "examples"),
     }
@@ -78,9 +80,21 @@ def control(tmp_path_factory: pytest.TempPathFactory, engine: docker.DockerClien
     yield control
     for run in control.open_runs():
         control.stop(run.id)
-        until(lambda run=run: not control.run(run.id).state.is_open(), 60)
+    until(lambda: not control.open_runs(), 60)
     target = control._targets["docker"]
     target.reclaim(target.reclaimable())
+
+
+@pytest.fixture(scope="package")
+def clicked(
+    control: Control,
+    engine: docker.DockerClient,  # noqa: F811
+    chromium: str,
+    upstream: dict[str, str],
+    images: None,
+) -> dict[str, Told]:
+    """What was seen of each recipe on its way from click to chat, by the deployment's name; its server runs."""
+    return told_of(control, engine, chromium, upstream)
 
 
 @pytest.fixture(scope="package")

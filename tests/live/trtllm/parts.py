@@ -18,18 +18,22 @@ from app.control import Control
 from backends import recipes
 from backends.events import Kind
 from backends.runs import Run, State
-from backends.spec import Chat, Hardware, Limits, ModelSource, Piece, Sampling, Spec, TensorRtLlmOptions, VllmOptions
+from backends.spec import Chat, Hardware, Limits, ModelSource, Piece, Sampling, Spec, TensorRtLlmOptions
 from backends.steps import Forecast, Plan, Service, Step, Task
 from tests.checkpoints import config_of
 from tests.conftest import until
 from tests.upstream import tiny_llama
 
-BARE, OLD, NEW, NEWEST = (
+BARE, OLD, MIDDLE, NEW, NEWEST = (
     f"slipway.test/trtllm:{tag}"
-    for tag in ("bare", "23.10-trtllm-python-py3", "25.05-trtllm-python-py3", "26.05-trtllm-python-py3")
+    for tag in ("bare", *(f"{month}-trtllm-python-py3" for month in ("23.10", "24.08", "25.05", "26.05")))
 )
 VLLM = "slipway.test/vllm:26.05-vllm-python-py3"
-HELD = {NEW: ("0.19.0", "10.9.0.34"), NEWEST: ("1.2.1", "10.14.1.48")}  # TensorRT-LLM and TensorRT in it
+HELD = {
+    MIDDLE: ("0.12.0", "10.3.0.26"),
+    NEW: ("0.19.0", "10.9.0.34"),
+    NEWEST: ("1.2.1", "10.14.1.48"),
+}  # TensorRT-LLM and TensorRT in it
 LFS = ("backend-lfs-install", "backend-lfs")
 
 
@@ -71,12 +75,6 @@ def the_spec(control: Control, model: str, name: str, trust: bool = False, **opt
         limits=Limits(concurrent=4, context=192, new_tokens=64),
         tensorrt_llm=TensorRtLlmOptions.model_validate({"max_batch": 2} | options),
     )
-
-
-def on_vllm(control: Control, name: str) -> Spec:
-    """The small LLaMA on vLLM."""
-    told = the_spec(control, "tiny-llama", name, image=VLLM).model_dump() | {"engine": "vllm", "tensorrt_llm": None}
-    return Spec.model_validate(told | {"vllm": VllmOptions()})
 
 
 def bare(plan: Plan, hardware: Hardware) -> Plan:

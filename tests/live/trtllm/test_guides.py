@@ -1,4 +1,4 @@
-"""TensorRT-LLM's guides, and 0.19 over two ranks, from start to chat on a real Docker engine. See parts.py."""
+"""TensorRT-LLM's guides once they serve (see story.py), and 0.19 over two ranks from start to chat (see parts.py)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import docker
@@ -19,8 +18,9 @@ from backends.spec import Chat, Message
 from backends.steps import Plan
 from backends.tensorrt_llm import engine_store
 from tests.conftest import until
-from tests.guided_trtllm import A100_X2, RTX_3090, machine
-from tests.live.trtllm.parts import NEW, OLD, ask, deployed, gone, log, prompt, said, the_plan, the_spec
+from tests.guided_trtllm import machine
+from tests.live.trtllm.parts import NEW, ask, deployed, gone, log, prompt, said, the_plan, the_spec
+from tests.live.trtllm.story import Told
 
 pytestmark = pytest.mark.live
 
@@ -28,19 +28,16 @@ pytestmark = pytest.mark.live
 # --- guide 004: llama on 23.10 ---
 
 
-def llama_05(control: Control, upstream: dict[str, str], name: str, **options: object) -> Plan:
-    spec = the_spec(
-        control, "tiny-llama", name, image=OLD, backend_repository=upstream["backend-0.5.0"],
-        library_repository=upstream["library-0.5.0"], **options
-    )  # fmt: skip
-    return the_plan(control, spec, A100_X2)
-
-
 @pytest.fixture(scope="module")
-def llama(control: Control, upstream: dict[str, str], images: None) -> Iterator[Run]:
-    run = deployed(control, llama_05(control, upstream, "llama"))
-    yield run
-    gone(control, run)
+def llama(control: Control, clicked: dict[str, Told]) -> Run:
+    return control.run(clicked["llama"].run_id)
+
+
+def llama_05(control: Control, llama: Run, name: str, **options: object) -> Plan:
+    """The same deployment under another name, with other options."""
+    assert llama.spec.tensorrt_llm is not None and llama.plan.hardware is not None
+    told = llama.spec.tensorrt_llm.model_copy(update=options)
+    return the_plan(control, llama.spec.model_copy(update={"name": name, "tensorrt_llm": told}), llama.plan.hardware)
 
 
 def test_llama_on_0_5_streams_new_tokens_until_its_end_id(control: Control, llama: Run) -> None:
@@ -77,36 +74,30 @@ def test_the_wheel_was_compiled_in_a_layer_and_the_build_printed_true_lines(cont
     assert "Engine written" in texts or "Done" in texts
 
 
-def test_an_engine_is_found_again_and_nothing_is_built_twice(
-    control: Control, llama: Run, upstream: dict[str, str]
-) -> None:
-    to_do = {step.id for step in control.to_do(llama_05(control, upstream, "again"))}
+def test_an_engine_is_found_again_and_nothing_is_built_twice(control: Control, llama: Run) -> None:
+    to_do = {step.id for step in control.to_do(llama_05(control, llama, "again"))}
     assert not to_do & {"backend-source", "wheel", "engine"}
     kept = {view.name: view for view in engine_store.engines(control.settings.home)}
-    view = kept[llama_05(control, upstream, "again").step("engine").outputs[0].split("/")[-2]]
+    view = kept[llama_05(control, llama, "again").step("engine").outputs[0].split("/")[-2]]
     assert view.problem is None and view.stamp is not None and view.stamp.version == "0.5.0"
 
 
-def test_an_engine_of_other_weights_is_refused_with_the_difference_named(
-    control: Control, llama: Run, upstream: dict[str, str]
-) -> None:
+def test_an_engine_of_other_weights_is_refused_with_the_difference_named(control: Control, llama: Run) -> None:
     config = control.settings.home / "models" / "tiny-llama" / "config.json"
     before = config.read_text(encoding="utf-8")
     config.write_text(json.dumps(json.loads(before) | {"rms_norm_eps": 1e-6}), encoding="utf-8")
     try:
-        run = deployed(control, llama_05(control, upstream, "other"), State.FAILED)
+        run = deployed(control, llama_05(control, llama, "other"), State.FAILED)
         assert "Weights: the engine has" in log(control, run, "engine-look")
     finally:
         config.write_text(before, encoding="utf-8")
 
 
-def test_an_engine_that_a_person_names_serves_here_through_the_ensemble_of_0_5(
-    control: Control, llama: Run, upstream: dict[str, str]
-) -> None:
+def test_an_engine_that_a_person_names_serves_here_through_the_ensemble_of_0_5(control: Control, llama: Run) -> None:
     kept, mine = Path(llama.plan.step("engine").outputs[0]).parent.name, control.settings.home / "models" / "mine-0.5"
     shutil.copytree(control.settings.home / "engines" / kept, mine, ignore=shutil.ignore_patterns("*.json"))
     shutil.copyfile(control.settings.home / "engines" / kept / "config.json", mine / "config.json")
-    plan = llama_05(control, upstream, "ensemble", front="ensemble", engine_folder=str(mine))
+    plan = llama_05(control, llama, "ensemble", front="ensemble", engine_folder=str(mine))
     assert any("does not tell its tensorrt version" in text.en for text in control.shelf.agrees(plan))
     run = deployed(control, plan)
     assert "note: The engine does not tell" in log(control, run, "engine-check")
@@ -118,21 +109,16 @@ def test_an_engine_that_a_person_names_serves_here_through_the_ensemble_of_0_5(
 # --- guide 002: Qwen with chatml ---
 
 
-def test_qwen_is_built_from_source_and_answers_a_conversation(
-    control: Control, upstream: dict[str, str], images: None
+def test_qwen_built_from_source_answers_a_conversation_up_to_the_first_end_of_a_turn(
+    control: Control, clicked: dict[str, Told]
 ) -> None:
-    spec = the_spec(
-        control, "tiny-qwen", "qwen", trust=True, version="0.5.0", image_from="build",
-        backend_repository=upstream["backend-0.5.0"], library_repository=upstream["library-0.5.0"],
-        examples_repository=upstream["examples"], quantisation="smoothquant",
-    )  # fmt: skip
-    run = deployed(control, the_plan(control, spec, RTX_3090))
+    run = control.run(clicked["qwen"].run_id)
     turns = (Message(role="system", content="你好，船"), Message(role="user", content="?"))
     pieces = ask(control, run, Chat(messages=turns))
-    assert said(pieces) == "system\n你好，船" and pieces[-1].finish == "stop"  # up to the first im_end
+    assert said(pieces) == "system\n你好，船" and pieces[-1].finish == "stop"
     core = (control.settings.home / "runs" / run.id / "repository/preprocessing/1/model.py").read_text("utf-8")
     assert "trust_remote_code=True" in core and "decode([151645])" in core
-    gone(control, run)
+    assert run.plan.step("image").kind == "build"
 
 
 # --- 0.19: BLS over two ranks ---

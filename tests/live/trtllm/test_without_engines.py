@@ -1,8 +1,6 @@
-"""The LLM API of TensorRT-LLM 1.2 and vLLM on Triton, which build no engine: from plan to chat. See parts.py."""
+"""The LLM API of TensorRT-LLM 1.2 and vLLM on Triton, which build no engine: how they answer. See story.py."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import pytest
 from openai import OpenAI
@@ -11,24 +9,16 @@ from app.control import Control
 from backends.errors import Refused
 from backends.lint import lint
 from backends.runs import Run
-from tests.guided_trtllm import H100
-from tests.live.trtllm.parts import NEWEST, ask, deployed, gone, log, on_vllm, prompt, said, the_plan, the_spec
+from tests.live.trtllm.parts import ask, log, prompt, said
+from tests.live.trtllm.story import Told
 
 pytestmark = pytest.mark.live
 WORDS = "I am a ship on the slipway, 船在船台上。"
 
 
-@pytest.fixture(scope="module", params=["llmapi", "vllm"])
-def served(request: pytest.FixtureRequest, control: Control, upstream: dict[str, str], images: None) -> Iterator[Run]:
-    if request.param == "vllm":
-        spec = on_vllm(control, "vllm")
-    else:
-        spec = the_spec(
-            control, "tiny-llama", "llmapi", image=NEWEST, flow="llmapi", library_repository=upstream["library-1.2.1"]
-        )
-    run = deployed(control, the_plan(control, spec, H100))
-    yield run
-    gone(control, run)
+@pytest.fixture(params=["llmapi", "vllm"])
+def served(request: pytest.FixtureRequest, control: Control, clicked: dict[str, Told]) -> Run:
+    return control.run(clicked[request.param].run_id)
 
 
 def test_an_answer_streams_in_clean_pieces_to_its_end(control: Control, served: Run) -> None:

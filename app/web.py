@@ -30,6 +30,7 @@ from app.prometheus import exposition
 from app.settings import ASSETS, Settings
 from app.talks import NotKept
 from app.ui import mount
+from app.ui.opening import Opening
 from app.ui.render import page
 from backends.errors import BadInput, NotFound, SlipwayError, Unreachable
 from backends.logs import raw
@@ -45,6 +46,7 @@ def web(control: Control, settings: Settings, login: Login | None) -> FastAPI:
     app = FastAPI(title="Slipway", docs_url=None, redoc_url=None, openapi_url=None)
     live = Live(control)
     app.state.live = live
+    app.add_middleware(Opening)
     app.add_middleware(
         Guard,
         host=settings.host,

@@ -19,7 +19,7 @@ from app.ui.fast_gradio import gr
 from app.ui.history import History
 from app.ui.side import Side
 from app.ui.wizard import Wizard
-from app.ui.words import SCRIPT, TABS
+from app.ui.words import TABS
 from backends.errors import SlipwayError
 from backends.text import LANGUAGES, Language, Text
 
@@ -29,8 +29,7 @@ Act = Callable[[Mapping[str, Any], Language], dict[str, Any]]
 ASSET_URL = "/slipway/ui"
 STYLES = ("tokens.css", "parts.css", "chat.css", "gradio.css")
 PARTS = ("header", "stepper", "detect", "model", "engine", "review", "rail", "launch", "chat", "monitor", "history")
-# Gradio may run this before boot.js has come.
-BUS = "(function hand() { window.slipway ? slipway.bus(trigger) : setTimeout(hand, 10); })()"
+BUS = "slipway.bus(trigger)"
 QUEUE_SLEEP_S = 0.01  # Gradio looks into its queue each millisecond: 4 % of a core for nothing
 
 
@@ -169,16 +168,11 @@ def translations() -> dict[str, dict[str, str]]:
 
 
 def head() -> str:
-    """Styles, scripts and words of the page, all from this host. A digest in each address makes an update seen."""
-    labels = {f"tab_{name}": text for name, text in TABS.items()}
-    words = {language: {key: text.of(language) for key, text in (SCRIPT | labels).items()} for language in LANGUAGES}
-    told = json.dumps(words, ensure_ascii=False).replace("<", "\\u003c")
+    """Styles and scripts of the page, all from this host. A digest in each address makes an update seen."""
     mark = version()
     links = "".join(f'<link rel="stylesheet" href="{ASSET_URL}/{name}?{mark}">' for name in STYLES)
     return (
         f'<link rel="icon" href="{ASSET_URL}/favicon.svg" type="image/svg+xml">{links}'
-        f"<script>window.slipwayWords = {told};</script>"
-        f'<script src="{ASSET_URL}/js/boot.js?{mark}"></script>'
         f'<script type="module" src="{ASSET_URL}/js/main.js?{mark}"></script>'
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import Error
 from playwright.sync_api import TimeoutError as TooLate
 
 from app.control import Control
@@ -69,6 +70,11 @@ STATE = """async () => ({
 })"""
 
 
+# Gradio tells of its own connection that a reload cut; and a container that starts on this machine changes its network,
+# whereupon Chromium drops what it was about to fetch, and the page loads itself again.
+NOT_OURS = ("AbortError", "Connection errored out", "net::ERR_NETWORK_CHANGED", "dynamically imported module")
+
+
 class Visitor:
     """One person at one browser window; keeps what went wrong there."""
 
@@ -79,13 +85,12 @@ class Visitor:
         self.address = address
         self.faults: list[str] = []
         self.abroad: list[str] = []
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("pageerror", lambda error: self._hear(str(error)))
         self.page.on("console", lambda said: self._hear(said.text) if said.type == "error" else None)
         self.page.on("request", lambda asked: self._note(asked.url))
 
     def _hear(self, said: str) -> None:
-        # Gradio tells of its own connection that a reload cut.
-        if "AbortError" not in said and "Connection errored out" not in said:
+        if not any(words in said for words in NOT_OURS):
             self.faults.append(said)
 
     def _note(self, url: str) -> None:
@@ -94,9 +99,23 @@ class Visitor:
 
     def opens(self, path: str = "/") -> Any:
         """Opens the page and waits until it is ready."""
-        self.page.goto(self.address + path)
         try:
-            self.page.wait_for_selector("html[data-ready]", timeout=60_000)
+            self.page.goto(self.address + path)
+        except Error as failed:
+            if "ERR_NETWORK_CHANGED" not in failed.message:
+                raise
+            self.page.goto(self.address + path)
+        return self.ready()
+
+    def reloads(self) -> Any:
+        """Reloads the page and waits until it is ready."""
+        self.page.reload()
+        return self.ready()
+
+    def ready(self) -> Any:
+        """Waits until the page is whole."""
+        try:
+            self.page.wait_for_selector("html[data-ready]:not([data-half])", timeout=60_000)
         except TooLate:
             raise AssertionError(f"the page did not begin: {self.page.evaluate(STATE)} {self.faults}") from None
         return self.page

@@ -79,6 +79,9 @@ def test_what_does_not_fit_is_mended_with_one_click_and_back_and_reload_lose_not
     assert not visitor.faults
 
 
+FILES = ("assets/index-*.js", "assets/Index-*.js", "js/main.js*", "js/log.js", "parts.css*")
+
+
 def tab_to(page, selector: str, most: int = 90) -> None:
     """Presses Tab until that element has the focus, and proves that the focus can be seen."""
     for _ in range(most):
@@ -180,6 +183,24 @@ def test_two_windows_see_one_run(browser, visitor: Visitor, control: StillContro
     assert control.count() == 1
 
 
+@pytest.mark.parametrize("file", FILES)
+def test_a_page_that_came_half_is_loaded_again(visitor: Visitor, file: str) -> None:
+    visitor.page.route(f"**/{file}", lambda route: route.abort("internetdisconnected"), times=1)
+    page = visitor.opens()
+    assert page.evaluate("performance.getEntriesByType('navigation')[0].type") == "reload"
+    expect(page.locator("h1:visible")).to_have_text("Check this machine")
+
+
+def test_a_page_whose_files_never_come_says_so(visitor: Visitor) -> None:
+    visitor.page.add_init_script("sessionStorage.setItem('slipway_loads', 4)")  # tried so often
+    visitor.page.route("**/js/main.js*", lambda route: route.abort("internetdisconnected"))
+    visitor.page.goto(visitor.address)
+    expect(visitor.page.get_by_role("alert")).to_have_text("Parts of this page did not come. Load it again")
+    visitor.page.unroute_all()
+    visitor.page.get_by_role("link", name="Load it again").click()
+    visitor.ready()
+
+
 def test_the_language_follows_the_browser_can_be_switched_and_is_remembered(browser, panel: str) -> None:
     visitor = Visitor(browser, panel, locale="zh-CN")
     page = visitor.opens()
@@ -205,14 +226,32 @@ def test_no_chinese_page_leaves_an_english_sentence(browser, panel: str, control
 
 
 def test_light_and_dark_follow_the_browser_and_the_switch(browser, panel: str) -> None:
-    page = Visitor(browser, panel, color_scheme="dark").opens()
+    visitor = Visitor(browser, panel, color_scheme="dark")
+    page = visitor.opens()
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.click("[data-theme-switch]")
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert dark != light
-    page.reload()
-    page.wait_for_selector("html[data-ready]")
+    visitor.reloads()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == light
+
+
+def test_a_tab_that_nobody_sees_holds_no_connection_and_misses_nothing(visitor: Visitor, control: StillControl) -> None:
+    seen = """(state) => {
+      Object.defineProperty(document, "hidden", { value: !state, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    run, step = running(control)
+    control.starts(run, step, "one\n")
+    page = visitor.opens(f"/?run={run.id}")
+    words = page.locator("[data-log-rows] > div > span:last-child")
+    expect(words).to_have_text(["one"])
+    with page.expect_event("requestfailed", lambda asked: "/slipway/stream" in asked.url):
+        page.evaluate(seen, False)
+    control.wrote(run, step, "two\n")
+    with page.expect_request(lambda asked: "/slipway/stream" in asked.url and "from=4" in asked.url):
+        page.evaluate(seen, True)
+    expect(words).to_have_text(["one", "two"])
 
 
 def test_a_link_to_a_run_shows_it_and_its_log(visitor: Visitor, control: StillControl) -> None:

@@ -9,6 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.guard import COOKIE, Login
+from app.settings import ASSETS
+from app.ui.opening import SCRIPTS
 from app.web import web
 from tests.ui.conftest import StillControl
 
@@ -27,6 +29,16 @@ def test_the_page_comes_with_its_styles_and_scripts_from_this_host(panel: TestCl
     for path in re.findall(r'(?:href|src)=\\?"(/slipway/ui/[^"\\]+)', html):
         assert panel.get(path).status_code == 200
     assert 'analytics_enabled":false' in html.replace(" ", "")
+
+
+def test_what_looks_after_missing_files_stands_before_all_of_them_in_the_page_itself(panel: TestClient) -> None:
+    answer = panel.get("/")
+    head = answer.text.partition("<head>")[2]
+    assert head.startswith("<script>window.slipwayWords = {")
+    first = re.search(r'<(?:script|link)[^>]+(?:src|href)="', head)
+    assert first is not None and "slipway_loads" in head[: first.start()]
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    assert all("</script" not in (ASSETS / "ui" / "js" / name).read_text() for name in SCRIPTS)
 
 
 def test_static_files_do_not_leave_their_folder(panel: TestClient) -> None:

@@ -1,8 +1,7 @@
-// Language, theme, and the door to the panel (Gradio hands over its trigger later). In the head by itself, so that theme
-// and language are early; and first of what main.js imports, since Gradio puts scripts of the head in without an order.
+// Language, theme, and the door to the panel (Gradio hands over its trigger later). In the page itself, before anything of
+// Gradio's, which takes the words of its own parts from the browser's language.
 (() => {
   "use strict";
-  if (window.slipway) return;
   const kept = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
   const keep = (name, value) => { try { localStorage.setItem(name, value); } catch { /* private window: not kept */ } };
   const cookie = (name) => document.cookie.split("; ").find((part) => part.startsWith(`${name}=`))?.split("=")[1];
@@ -12,7 +11,7 @@
   const locale = language === "zh" ? "zh-CN" : "en";
   const remember = (chosen) => { document.cookie = `slipway_language=${chosen}; path=/; max-age=31536000; SameSite=Strict`; };
   if (asked) remember(language);
-  // Gradio takes the words of its own parts from the browser's language; the choice made here must win.
+  // The choice made here must win over the browser's.
   for (const [name, value] of [["language", locale], ["languages", [locale]]]) {
     Object.defineProperty(Navigator.prototype, name, { get: () => value, configurable: true });
   }
@@ -50,6 +49,7 @@
       if (trigger) trigger("click", told); else waiting.push(told);
       return serial;
     },
+    heard: () => trigger !== null,
     bus(given) {
       trigger = given;
       setTimeout(() => { for (const told of waiting.splice(0)) trigger("click", told); }, 0);

@@ -1,5 +1,4 @@
 // The page's own logic: stages, fields, replies of the panel, dialogs. Decisions are the panel's; here is only showing.
-import "./boot.js";
 import { on, watch } from "./stream.js";
 import { openLog, logIs, startLog } from "./log.js";
 import { choose, startChat } from "./chat.js";
@@ -105,10 +104,6 @@ function place(change) {
 }
 
 function tabButtons() { return $$('#nav > .tab-wrapper > .tab-container:not(.visually-hidden) button[role="tab"]'); }
-// Gradio takes the tabs' words from the browser's language, before a script of ours can tell it which was chosen.
-function nameTabs() {
-  tabButtons().forEach((button, i) => { const words = slipway.word(`tab_${TABS[i]}`); if (button.textContent.trim() !== words) button.textContent = words; });
-}
 function openTab(name) {
   const button = tabButtons()[TABS.indexOf(name)];
   if (button && button.getAttribute("aria-selected") !== "true") button.click(); else tabShown(name);
@@ -267,7 +262,6 @@ function settle() {
 
 function begin(told) {
   booted = true;
-  nameTabs();
   startChat();
   startLog();
   html.dataset.ready = "";

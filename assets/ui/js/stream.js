@@ -4,12 +4,14 @@ const wanted = { run: null, step: null, start: 0, monitor: false };
 let source = null;
 let cursor = null; // byte of the log behind the last line that was shown
 let again = 0;
+let begun = false;
 
 export function on(name, listener) { (listeners[name] ||= []).push(listener); }
 
 function tell(name, data) { for (const listener of listeners[name] || []) listener(data); }
 
 export function watch(change) {
+  begun = true;
   const before = JSON.stringify(wanted);
   Object.assign(wanted, change);
   if (JSON.stringify(wanted) === before && source) return;
@@ -17,9 +19,13 @@ export function watch(change) {
   open();
 }
 
+// A browser keeps six connections to one address for all its tabs: one that nobody sees must not hold any.
+document.addEventListener("visibilitychange", () => { if (begun) open(); });
+
 function open() {
   clearTimeout(again);
   source?.close();
+  if (document.hidden) return;
   const asked = new URLSearchParams({ lang: slipway.language });
   if (wanted.run) asked.set("run", wanted.run);
   if (wanted.run && wanted.step) asked.set("step", wanted.step);

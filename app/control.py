@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import secrets
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -23,9 +21,10 @@ from typing import IO
 from app.alerts import Alert, Thresholds, alerts
 from app.jobs import NOWHERE, RunFolder, hold, to_do
 from app.monitor import Monitor, Sampler
-from app.settings import ASSETS, PROJECT, Settings
+from app.settings import ASSETS, Settings
 from app.shelf import Shelf
 from app.talking import Talking
+from app.workers import Workers
 from backends import engines, fitting, images, inside, logs, looked_into, memory, recipes
 from backends import script as scripts
 from backends.engines import Recommended, Way
@@ -76,6 +75,7 @@ class Control(Talking):
         self._hardware: tuple[float, Hardware] | None = None
         self._looking = threading.Lock()
         self.shelf = Shelf(settings, self._folders_in_use)
+        self._workers = Workers(settings.home)
         self._sampler = Sampler(self.serving, self._memory_mib, self.watched)
 
     # --- looking --------------------------------------------------------------------------------------------------
@@ -167,6 +167,10 @@ class Control(Talking):
         Raises Conflict where another deployment has the name, CannotDo, BadInput.
         """
         return self.start_plan(self.plan(spec))
+
+    def get_ready(self) -> None:
+        """Has a worker loaded for a start that is likely: a person reads the plan."""
+        self._workers.get_ready()
 
     def start_plan(self, plan: Plan) -> Started:
         """Starts a plan as it is."""
@@ -457,22 +461,7 @@ class Control(Talking):
                 log.exception("looking after the runs failed")
 
     def _spawn(self, run_id: str, held: IO[bytes]) -> None:
-        """Starts a worker process that takes over the held lock."""
-        os.set_inheritable(held.fileno(), True)
-        env = dict(os.environ) | {"SLIPWAY_HOME": str(self.settings.home)}
-        log = (RunFolder(self.settings.home, run_id).path / "worker.log").open("ab")
-        with log:
-            worker = subprocess.Popen(
-                (sys.executable, "-m", "app.work", run_id, "--lock-fd", str(held.fileno())),
-                cwd=PROJECT,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(held.fileno(),),
-                start_new_session=True,
-            )
-        threading.Thread(target=worker.wait, daemon=True).start()  # so that an ended worker is no zombie
+        self._workers.start(run_id, held)
 
     def _lose(self, run: Run) -> None:
         text = Text(

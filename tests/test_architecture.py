@@ -38,7 +38,7 @@ HOMES = {  # library -> where alone it may be imported
     "sqlmodel": ("storage",),
     "pynvml": ("backends.probes",),
     "transformers": ("backends.probes", "backends.tokenizers"),
-    "subprocess": ("backends.targets", "backends.probes", "backends.ssh", "app.control"),
+    "subprocess": ("backends.targets", "backends.probes", "backends.ssh", "app.workers"),
 }
 PURE = (
     "backends.steps", "backends.spec", "backends.images", "backends.memory", "backends.script", "backends.runs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -66,15 +67,18 @@ def at_gate(control: Control, run_id: str, step: str = "gate") -> bool:
 
 def worker_of(control: Control, run_id: str) -> psutil.Process:
     """The worker process of a run."""
+    return until(lambda: worker_now(control, run_id), 30, "a worker")
 
-    def look() -> psutil.Process | None:
-        for process in psutil.process_iter(["cmdline"]):
-            words = process.info["cmdline"] or []
-            if "app.work" in words and run_id in words:
+
+def worker_now(control: Control, run_id: str) -> psutil.Process | None:
+    """The process that has the run's lock."""
+    lock = str(RunFolder(control.settings.home.resolve(), run_id).lock)
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):  # it ends just now
+            is_worker = "app.work" in (process.info["cmdline"] or [])
+            if is_worker and lock in [file.path for file in process.open_files()]:
                 return process
-        return None
-
-    return until(look, 30, "a worker")
+    return None
 
 
 def over(control: Control, run_id: str, timeout_s: float = 30) -> State:
@@ -152,17 +156,19 @@ def test_a_plan_for_another_machine_is_resumed_for_that_machine(control: Control
     assert over(control, run.id) is State.FAILED
 
 
-def test_a_run_outlives_the_program_that_started_it(control: Control, home: Path) -> None:
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_run_outlives_the_program_that_started_it(control: Control, home: Path, ready: bool) -> None:
     code = (
         "import sys, os, signal; from app.__main__ import control; from backends.steps import Plan\n"
         "made = Plan.model_validate_json(sys.stdin.read())\n"
-        "print(control({'home': sys.argv[1]}).start_plan(made).run.id, flush=True)\n"
+        "control = control({'home': sys.argv[1]})\n"
+        "if sys.argv[2:]: control.get_ready()\n"
+        "print(control.start_plan(made).run.id, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     made = plan(gate(home), python("after", "print('after')"))
-    starter = subprocess.run(
-        (sys.executable, "-c", code, str(home)), input=made.model_dump_json(), text=True, capture_output=True, cwd=ROOT
-    )
+    words = (sys.executable, "-c", code, str(home), *(["ready"] if ready else []))
+    starter = subprocess.run(words, input=made.model_dump_json(), text=True, capture_output=True, cwd=ROOT)
     assert starter.returncode == -signal.SIGKILL
     run_id = starter.stdout.strip()
     until(lambda: at_gate(control, run_id))
@@ -170,6 +176,45 @@ def test_a_run_outlives_the_program_that_started_it(control: Control, home: Path
     assert control.run(run_id).state is State.RUNNING
     open_gate(home)
     assert over(control, run_id) is State.DONE
+
+
+def spares(panel: int) -> list[psutil.Process]:
+    """Workers that a panel has ready."""
+    return [one for one in psutil.Process(panel).children() if "--spare" in one.cmdline()]
+
+
+def test_the_worker_that_is_ready_carries_out_the_next_run(control: Control, home: Path) -> None:
+    control.get_ready()
+    control.get_ready()  # one is enough
+    [ready] = spares(os.getpid())
+    run = control.start_plan(plan(gate(home))).run
+    until(lambda: at_gate(control, run.id))
+    assert worker_of(control, run.id) == ready
+    open_gate(home)
+    assert over(control, run.id) is State.DONE
+    ready.wait(10)
+
+
+def test_a_ready_worker_that_died_keeps_no_run_from_its_own(control: Control) -> None:
+    control.get_ready()
+    [ready] = spares(os.getpid())
+    ready.kill()
+    run = control.start_plan(plan(python("one", "print('1')"))).run
+    assert over(control, run.id) is State.DONE
+
+
+def test_a_ready_worker_goes_with_its_panel(home: Path) -> None:
+    code = (
+        "import sys; from app.__main__ import control\n"
+        "control({'home': sys.argv[1]}).get_ready(); print('ready', flush=True); sys.stdin.read()\n"
+    )
+    words = (sys.executable, "-c", code, str(home))
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as panel:
+        assert panel.stdout is not None and panel.stdout.readline() == b"ready\n"
+        [ready] = spares(panel.pid)
+        panel.kill()
+    psutil.wait_procs([ready], 20)
+    assert not ready.is_running()
 
 
 def test_a_killed_worker_leaves_a_lost_run_and_no_process(control: Control, home: Path) -> None:

@@ -211,6 +211,7 @@ class Wizard:
         ways = self._control.ways(spec_of(draft))
         plan = self._control.plan(chosen_way(ways, draft["choice"]).spec)
         review = views.review(plan, self._control.script(plan), language)
+        self._control.get_ready()
         return {"review": review, "rail": self._rail(ways, draft, language)}
 
     def review(self, told: Mapping[str, Any], language: Language) -> Parts:

@@ -54,6 +54,9 @@ class StillControl(Control):
     def recover(self) -> None:
         """Nobody is lost here."""
 
+    def get_ready(self) -> None:
+        """No worker."""
+
     def _spawn(self, run_id: str, held: IO[bytes]) -> None:
         """No worker."""
 

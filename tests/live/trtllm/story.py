@@ -18,7 +18,6 @@ from typing import Any
 
 import docker
 import httpx
-import psutil
 from playwright.sync_api import expect
 
 from app.control import Control
@@ -27,7 +26,7 @@ from tests.conftest import until
 from tests.live.browser import Visitor, free_port, opened
 from tests.live.clicks import chat_opened, launching, model_named, option
 from tests.live.trtllm.parts import MIDDLE, NEWEST, OLD, VLLM
-from tests.test_jobs import worker_of
+from tests.test_jobs import worker_now, worker_of
 
 ROOT = Path(__file__).resolve().parents[3]
 ASKED = "I am a ship on the slipway and wait for the tide, and the tide waits for me"
@@ -225,11 +224,8 @@ class Clicks:
             told.boxes.append(self.boxes(told))
 
     def _other_worker(self, told: Told) -> int | None:
-        for process in psutil.process_iter(["pid", "cmdline"]):
-            words = process.info["cmdline"] or []
-            if told.run_id in words and process.info["pid"] != told.workers[0]:
-                return int(process.info["pid"])
-        return None
+        now = worker_now(self.control, told.run_id)
+        return None if now is None or now.pid == told.workers[0] else now.pid
 
     def asked(self, visitor: Visitor, told: Told) -> None:
         """From the running server to an answer in the Chat page; what stood there on the way is kept."""

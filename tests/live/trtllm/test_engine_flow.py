@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import docker
-import psutil
 import pytest
 from openai import OpenAI
 
@@ -42,7 +41,7 @@ from tests.live.trtllm.parts import (
     the_plan,
     the_spec,
 )
-from tests.test_jobs import worker_of
+from tests.test_jobs import worker_now, worker_of
 
 pytestmark = pytest.mark.live
 WORDS = "I am a ship on the slipway, 船在船台上。"
@@ -88,8 +87,8 @@ def adopted(control: Control, run: Run) -> None:
 
     def look() -> bool:
         control.recover()
-        words = [process.info for process in psutil.process_iter(["pid", "status", "cmdline"])]
-        return any(one["pid"] != dead.pid and run.id in (one["cmdline"] or []) for one in words)
+        now = worker_now(control, run.id)
+        return now is not None and now.pid != dead.pid
 
     until(look, 20, "another worker")
 

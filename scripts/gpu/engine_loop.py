@@ -74,7 +74,9 @@ def loop(network: Network, batch: Slots, vocabulary: int) -> None:
     news = threading.Event()
     scheduler = Scheduler(network, batch, 2048, frozenset(), lambda urgent: news.set() if urgent else None, print)
     scheduler.start()
-    for name, choice in (("", Choice()), ("_sampled", Choice(0.8, top_k=50, top_p=0.9))):
+    words = tuple(tuple(prompt(size, 1 + size % 4, vocabulary)) for size in range(20))
+    choices = (("", Choice()), ("_sampled", Choice(0.8, top_k=50, top_p=0.9)), ("_bad_words", Choice(bad_words=words)))
+    for name, choice in choices:
         for streams in (1, 4, 16, 32) if not name else (1, 32):
             rates = []
             for turn in range(4):
@@ -123,17 +125,36 @@ def graphs_are_right() -> None:
         tell("graphs", slots.capture())
     news = threading.Event()
     scheduler = Scheduler(network, slots, 64, frozenset(), lambda _: news.set(), print)
-    jobs = [Job(prompt(row, 5 + row * 9, 2000), 60 + row, Choice(), Nobody()) for row in range(8)]
     scheduler.start()
-    serve(scheduler, jobs, news)
+    plain = asked(scheduler, news, [Choice()] * 8)
+    tell("graphs_equal_to_generate_of_8", sum(job.produced == by_generate(model, job) for job in plain))
+    tell("graphs_distinct_tokens", len({token for job in plain for token in job.produced}))
+    # Every second chat may not say what it said: a token, and a longer word. The others stay as they were.
+    free = asked(scheduler, news, [
+        Choice(bad_words=((job.produced[3],), tuple(job.produced[8:11]))) if row % 2 else Choice()
+        for row, job in enumerate(plain)
+    ])  # fmt: skip
     scheduler.close(1)
-    same = 0
-    for job in jobs:
-        ids = torch.tensor([job.prompt], device="cuda")
-        said = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=job.limit, do_sample=False)
-        same += said[0, len(job.prompt) :].tolist() == job.produced
-    tell("graphs_equal_to_generate_of_8", same)
-    tell("graphs_distinct_tokens", len({token for job in jobs for token in job.produced}))
+    tell("graphs_with_bad_words_equal_to_generate_of_8", sum(job.produced == by_generate(model, job) for job in free))
+    changed = [job.produced != before.produced for job, before in zip(free, plain, strict=True)]
+    tell("bad_words_changed_their_own_4", sum(changed[1::2]) - sum(changed[::2]))
+
+
+def asked(scheduler: Scheduler, news: threading.Event, choices: list[Choice]) -> list[Job]:
+    """Chats of different lengths, answered together."""
+    jobs = [Job(prompt(row, 5 + row * 9, 2000), 60 + row, choice, Nobody()) for row, choice in enumerate(choices)]
+    serve(scheduler, jobs, news)
+    return jobs
+
+
+def by_generate(model: Any, job: Job) -> list[int]:
+    """The same answer by the model's own `generate`."""
+    ids = torch.tensor([job.prompt], device="cuda")
+    words = [list(word) for word in job.choice.bad_words] or None
+    said: list[int] = model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=job.limit, do_sample=False, bad_words_ids=words
+    )[0, len(job.prompt) :].tolist()
+    return said
 
 
 def main() -> None:

@@ -61,8 +61,12 @@ class Choice(Frozen):
 
 
 def options(spec: Spec) -> TensorRtLlmOptions:
-    """The spec's options, or those where nothing is said."""
-    return spec.tensorrt_llm or TensorRtLlmOptions()
+    """The spec's options, or those where nothing is said.
+
+    V1 runs a batch to its end: asked to stream, it gives the last token alone, so it is never asked to.
+    """
+    wanted = spec.tensorrt_llm or TensorRtLlmOptions()
+    return wanted.model_copy(update={"decoupled": False}) if wanted.batching == "v1" else wanted
 
 
 def choose(spec: Spec, hardware: Hardware, model: Model) -> tuple[Choice | None, tuple[Text, ...]]:

@@ -178,6 +178,12 @@ def test_a_stop_text_ends_an_answer_and_is_not_in_it(control: Control, story: St
     assert (said(pieces), pieces[-1].finish) == ("I am a ship ", "stop")
 
 
+def test_a_bad_word_is_left_out_of_the_answer(control: Control, story: Story) -> None:
+    """The stand-in core drops what would complete one: preprocessing made ids of them, and BLS handed those on."""
+    pieces = ask(control, story.served, prompt(WORDS, bad_words=("ship", "on")))
+    assert said(pieces) == WORDS.replace("ship", "shi").replace(" on", " o")
+
+
 def test_an_answer_ends_at_its_limit(control: Control, story: Story) -> None:
     pieces = ask(control, story.served, prompt(WORDS, max_tokens=6))
     assert (said(pieces), pieces[-1].finish, pieces[-1].completion_tokens) == ("I am a", "length", 6)

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from app.control import Control
+from backends import pbtxt
 from backends.runs import Run, State
 from backends.spec import Chat, Message
 from backends.steps import Plan
@@ -103,6 +104,21 @@ def test_an_engine_that_a_person_names_serves_here_through_the_ensemble_of_0_5(c
     assert "note: The engine does not tell" in log(control, run, "engine-check")
     pieces = ask(control, run, prompt("ship"))
     assert said(pieces).removesuffix("</s>") == "ship"
+    gone(control, run)
+
+
+def test_v1_batching_serves_an_engine_built_without_the_trio_and_its_answers_come_whole(
+    control: Control, llama: Run, upstream: dict[str, str]
+) -> None:
+    run = deployed(control, llama_05(control, upstream, "v1", batching="v1"))
+    assert "inflight" not in log(control, run, "engine")  # the stand-in core refuses such an engine for other types
+    config = pbtxt.read((control.settings.home / "runs" / run.id / "repository/tensorrt_llm/config.pbtxt").read_text())
+    assert config.parameters["gpt_model_type"].string_value == "V1"
+    assert not config.model_transaction_policy.decoupled
+    (piece,) = ask(control, run, prompt("I am a ship on the slipway"))
+    assert (piece.text.strip(), piece.finish) == ("I am a ship on the slipway", "stop")
+    (piece,) = ask(control, run, prompt("I am a ship on the slipway", max_tokens=2))
+    assert (piece.finish, piece.completion_tokens) == ("length", 2)
     gone(control, run)
 
 

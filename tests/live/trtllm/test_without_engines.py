@@ -6,7 +6,7 @@ import pytest
 from openai import OpenAI
 
 from app.control import Control
-from backends.errors import Refused
+from backends.errors import BadInput, Refused
 from backends.lint import lint
 from backends.runs import Run
 from tests.live.trtllm.parts import ask, log, prompt, said
@@ -31,6 +31,18 @@ def test_an_answer_streams_in_clean_pieces_to_its_end(control: Control, served: 
 def test_a_stop_text_ends_an_answer_and_is_not_in_it(control: Control, served: Run) -> None:
     pieces = ask(control, served, prompt(WORDS, stop=("on the",)))
     assert (said(pieces), pieces[-1].finish) == ("I am a ship ", "stop")
+
+
+def test_a_bad_word_is_left_out_by_vllm_and_refused_for_the_llm_api_which_has_no_input(
+    control: Control, served: Run
+) -> None:
+    chat = prompt(WORDS, bad_words=("ship",))
+    if served.spec.engine == "vllm":
+        assert said(ask(control, served, chat)) == WORDS.replace("ship", "shi")
+        return
+    with pytest.raises(BadInput) as refused:
+        ask(control, served, chat)
+    assert refused.value.field == "bad_words" and "no input" in refused.value.message.en
 
 
 def test_an_answer_ends_at_its_limit(control: Control, served: Run) -> None:

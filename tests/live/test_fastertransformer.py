@@ -168,6 +168,11 @@ def test_a_stop_text_ends_a_llamas_answer(control: Control, llama: Run) -> None:
     assert (said(pieces).strip(), pieces[-1].finish) == ("I am a ship", "stop")
 
 
+def test_a_bad_word_is_kept_out_of_a_llamas_answer(control: Control, llama: Run) -> None:
+    text = said(ask(control, llama, "Hello, my name is", max_tokens=8, bad_words=("ship",)))
+    assert text.startswith("I am a") and "ship" not in text.split()
+
+
 def test_what_the_deployment_wrote_is_well(control: Control, llama: Run) -> None:
     assert lint(control.settings.home / "runs" / llama.id / "repository") == ()
 

@@ -22,7 +22,7 @@ from openai import OpenAI
 from app.__main__ import control as make_control
 from app.cli import main
 from app.control import Control
-from backends.errors import Conflict
+from backends.errors import BadInput, Conflict
 from backends.lint import lint
 from backends.runs import Run, State
 from backends.steps import Plan
@@ -178,10 +178,15 @@ def test_a_stop_text_ends_an_answer_and_is_not_in_it(control: Control, story: St
     assert (said(pieces), pieces[-1].finish) == ("I am a ship ", "stop")
 
 
-def test_a_bad_word_is_left_out_of_the_answer(control: Control, story: Story) -> None:
+def test_a_bad_word_of_the_command_line_is_left_out_of_the_answer(
+    control: Control, story: Story, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The stand-in core drops what would complete one: preprocessing made ids of them, and BLS handed those on."""
-    pieces = ask(control, story.served, prompt(WORDS, bad_words=("ship", "on")))
-    assert said(pieces) == WORDS.replace("ship", "shi").replace(" on", " o")
+    words = ("--home", str(control.settings.home), "chat", story.served.name, "--raw", "--message", WORDS)
+    assert main([*words, "--temperature", "0", "--bad-word", "ship", "--bad-word", "on"], make_control) == 0
+    assert capsys.readouterr().out.strip() == WORDS.replace("ship", "shi").replace(" on", " o")
+    assert main([*words, "--bad-word", " "], make_control) == BadInput.exit_code
+    assert "chat.bad_words: At most 64 words" in capsys.readouterr().err
 
 
 def test_an_answer_ends_at_its_limit(control: Control, story: Story) -> None:

@@ -484,6 +484,8 @@ def test_after_all_that_it_answers_and_so_it_does_when_panel_and_worker_were_kil
     climb.killed("serve")
     pieces = ask(climb.control, run, climb.route.question)
     assert (said(pieces).strip(), pieces[-1].finish) == (climb.route.answer, "stop")
+    *_, word = climb.route.answer.split()[:3]
+    assert word not in said(ask(climb.control, run, climb.route.question, max_tokens=8, bad_words=(word,))).split()
     inspected = [one.attrs for one in climb.engine.containers.list(filters={"label": f"slipway.run={run.id}"})]
     built = climb.engine.images.get(climb.plan.step("image").tag)
     told = json.dumps([inspected, built.attrs, built.history()]).encode()

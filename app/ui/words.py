@@ -148,6 +148,7 @@ SCRIPT: dict[str, Text] = {
     "noSample": Text(en="Waiting for the first sample", zh="等待第一个采样"),
     "noGpu": Text(en="No GPU on this machine", zh="本机没有 GPU"),
     "memory": Text(en="Memory", zh="内存"),
+    "refused": Text(en="The panel did not take this. Load the page again.", zh="面板未接受该操作，请重新加载页面。"),
     "half": Text(en="Parts of this page did not come.", zh="页面的部分文件未能加载。"),
     "loadAgain": Text(en="Load it again", zh="重新加载"),
     "gone": Text(

@@ -214,6 +214,22 @@ def test_the_language_follows_the_browser_can_be_switched_and_is_remembered(brow
     assert not visitor.abroad
 
 
+def test_a_request_that_is_lost_on_its_way_is_told_in_the_page_s_language_and_loses_no_draft(browser, panel) -> None:
+    visitor = Visitor(browser, panel, locale="zh-CN")
+    page = visitor.opens()
+    page.locator('#sw-detect [data-go="stage:2"]').click()
+    page.fill('[name="limits.concurrent"]', "3")
+    page.route("**/queue/join*", lambda route: route.abort("failed"), times=1)
+    page.route("**/app_id*", lambda route: route.abort("failed"))  # where Gradio asks whether the panel answers again
+    page.locator("#sw-model [type=submit]").click()
+    expect(page.locator("body > .lost")).to_have_text("面板没有响应，恢复后页面会继续。")
+    expect(page.locator(".toast-wrap")).to_be_hidden()
+    with page.expect_event("load"):
+        page.unroute("**/app_id*")
+    visitor.ready()
+    expect(page.locator('[name="limits.concurrent"]')).to_have_value("3")
+
+
 def test_no_chinese_page_leaves_an_english_sentence(browser, panel: str, control: StillControl) -> None:
     control.served("my-llama")
     visitor = Visitor(browser, panel, locale="zh-CN")

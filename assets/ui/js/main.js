@@ -176,6 +176,7 @@ new MutationObserver(() => {
   if (mounting) return;
   mounting = requestAnimationFrame(() => {
     mounting = 0;
+    hearGradio();
     if (!booted) return;
     // What comes with content of its own is newer than what was put there before.
     for (const slot of $$("[data-slot][data-adopt]:not([data-was])")) slot.dataset.was = latest[slot.dataset.slot] = slot.innerHTML;
@@ -286,16 +287,28 @@ on("run", (told) => {
   if (before !== failed) paintStepper();
 });
 let lostTimer = 0;
+function gone() {
+  if ($("body > .lost")) return;
+  const note = document.createElement("div");
+  note.className = "lost";
+  note.setAttribute("role", "status");
+  note.textContent = slipway.word("gone");
+  document.body.append(note);
+}
 on("state", (told) => {
-  if (told !== "lost") { clearTimeout(lostTimer); lostTimer = 0; $(".lost")?.remove(); return; }
-  lostTimer ||= setTimeout(() => {
-    const note = document.createElement("div");
-    note.className = "lost";
-    note.setAttribute("role", "status");
-    note.textContent = slipway.word("gone");
-    document.body.append(note);
-  }, 2500);
+  if (told !== "lost") { clearTimeout(lostTimer); lostTimer = 0; $("body > .lost")?.remove(); return; }
+  lostTimer ||= setTimeout(gone, 2500);
 });
+
+// What Gradio says by itself it says in English only. Its place is hidden, and the page says it: a lost connection, after
+// which Gradio loads the page again as soon as the panel answers, or a request that was not taken.
+let said = null;
+function hearGradio() {
+  const now = $(".toast-wrap .toast-body.error");
+  if (!now || now === said) return;
+  said = now;
+  if (/connection/i.test(now.textContent)) gone(); else toast(slipway.word("refused"));
+}
 
 // --- asking ----------------------------------------------------------------------------------------------------------
 

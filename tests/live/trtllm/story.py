@@ -143,7 +143,7 @@ class Clicks:
     def visitor(self) -> Iterator[Visitor]:
         one = Visitor(self.browser, self.panel.address)
         yield one
-        assert not one.faults
+        assert not one.faults, one.faults
         one.context.close()
 
     def launched(self, recipe: Recipe) -> Told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 from collections.abc import Sequence
@@ -70,10 +71,19 @@ class Stamps:
             self._folder.mkdir(parents=True, exist_ok=True)
             words = f"{step.id} {run_id} {datetime.now(UTC).isoformat()}\n"
             (self._folder / print_).write_text(words, encoding="utf-8")
+            self._refused(print_).unlink(missing_ok=True)
 
     def drop(self, print_: str) -> None:
         """Forgets a result that turned out to be wrong, so that the step is carried out again."""
-        (self._folder / print_).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            (self._folder / print_).rename(self._refused(print_))
+
+    def refused(self, print_: str) -> bool:
+        """True where the step's last result turned out to be wrong, and no other was made since."""
+        return self._refused(print_).exists()
+
+    def _refused(self, print_: str) -> Path:
+        return self._folder / f"{print_}.refused"
 
     def _asset_digest(self, name: str) -> str:
         path = (self._assets / name).resolve()

@@ -177,6 +177,7 @@ class Worker:
                 places=places,
                 asked_to_stop=self._asked_to_stop,
                 spec=digest(run.spec),
+                refused=self._stamps.refused(prints[step.id]),
             )
             with self._alone(step, prints[step.id]):
                 if self._stamps.has(step, prints[step.id], self._target):

@@ -18,7 +18,7 @@ import pytest
 
 from app.__main__ import control as make_control
 from app.control import Control
-from app.jobs import RunFolder
+from app.jobs import RunFolder, Stamps
 from app.worker import Worker, _port_taken
 from backends.errors import Conflict, StepFailed
 from backends.events import Event, Kind
@@ -319,6 +319,16 @@ def test_a_result_that_has_gone_is_made_again(control: Control, home: Path) -> N
     assert over(control, again.id) is State.DONE
     assert control.steps(again.id)[0].standing == "done"
     assert result.exists()
+
+
+def test_a_result_that_was_refused_is_known_as_such_until_another_is_made(home: Path) -> None:
+    stamps, step = Stamps(home, home), python("t", "pass")
+    for _ in range(2):
+        stamps.add(step, "print", "run")
+        assert not stamps.refused("print")
+        stamps.drop("print")
+        assert stamps.refused("print")
+    assert not stamps.refused("another")
 
 
 def test_a_locked_database_loses_no_event(control: Control, home: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from backends.errors import BadInput, OutOfSpace, Stalled, StepFailed, Stopped
-from backends.spec import Endpoint
-from backends.steps import File, Forecast, Service, Step, WriteFiles, fill_step
+from backends.errors import BadInput, OutOfSpace, Refused, Stalled, StepFailed, Stopped, Unreachable
+from backends.spec import Chat, Endpoint, Piece
+from backends.steps import Ask, File, Forecast, Service, Step, WriteFiles, fill_step
 from backends.targets.base import Work, child_environment, redact
 from backends.targets.local import LocalTarget
 from backends.text import same
@@ -270,12 +270,49 @@ def test_a_pid_that_was_given_to_another_program_is_not_ours(target: LocalTarget
     assert me.is_running()
 
 
+QUESTION = Ask(id="a", title=same("a"), engine="transformers", model="m", chat=Chat(prompt="x"), needs=("s",))
+
+
+def test_a_server_that_dies_over_its_first_question_is_told_with_its_own_words(home: Path, free: Endpoint) -> None:
+    def ask(*_: object) -> Iterator[object]:
+        target._service(RUN).kill()
+        raise Unreachable(same("nobody answers"))
+        yield
+
+    (home / "runs" / RUN / "logs").mkdir(parents=True)
+    target = LocalTarget(home, home, sys.executable, os.environ, ask)
+    serve(target, home, service(SERVER.replace("listening", "CUDA out of memory")), free)
+    with pytest.raises(StepFailed) as failed:
+        do(target, home, QUESTION)
+    assert (failed.value.exit_status, failed.value.last_lines) == (-9, ("CUDA out of memory",))
+    assert "GPU" in failed.value.message.en and failed.value.hint is not None
+    target.stop(RUN)
+
+
+def test_a_server_that_refuses_its_first_question_is_told_with_both_words(home: Path, free: Endpoint) -> None:
+    def ask(*_: object) -> Iterator[object]:
+        raise Refused("no such tensor")
+        yield
+
+    (home / "runs" / RUN / "logs").mkdir(parents=True)
+    target = LocalTarget(home, home, sys.executable, os.environ, ask)
+    serve(target, home, service(), free)
+    with pytest.raises(StepFailed, match="no such tensor") as failed:
+        do(target, home, QUESTION)
+    assert (failed.value.exit_status, failed.value.last_lines) == (None, ("listening",))
+    target.stop(RUN)
+
+
+@pytest.mark.parametrize("said", ["", " \n"])
+def test_an_answer_of_nothing_is_none(target: LocalTarget, home: Path, said: str) -> None:
+    target._ask = lambda *_: iter((Piece(text=said), Piece(text="", finish="stop")))
+    with pytest.raises(StepFailed, match="answered nothing"):
+        do(target, home, QUESTION.model_copy(update={"needs": ()}))
+
+
 def test_a_server_that_never_answers_can_be_stopped(home: Path, free: Endpoint) -> None:
     import threading
     import time
-
-    from backends.spec import Chat
-    from backends.steps import Ask
 
     (home / "runs" / RUN / "logs").mkdir(parents=True)
     silent = threading.Event()
@@ -285,9 +322,12 @@ def test_a_server_that_never_answers_can_be_stopped(home: Path, free: Endpoint) 
         yield from ()
 
     target = LocalTarget(home, home, sys.executable, os.environ, ask)
-    step = Ask(id="a", title=same("a"), engine="transformers", model="m", chat=Chat(prompt="x"))
     begun = time.monotonic()
     with pytest.raises(Stopped):
-        do(target, home, step, stop=lambda: time.monotonic() - begun > 0.5)
+        do(target, home, QUESTION, stop=lambda: time.monotonic() - begun > 0.5)
+    (home / "runs" / RUN / "logs" / "s.log").write_text("the server's own words\n")
+    with pytest.raises(Stalled) as stalled:
+        do(target, home, QUESTION.model_copy(update={"timeout_s": 0.3}))
+    assert stalled.value.last_lines == ("the server's own words",)
     assert time.monotonic() - begun < 10
     silent.set()

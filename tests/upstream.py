@@ -154,7 +154,7 @@ def tiny_gptj(folder: Path) -> Path:
     return folder
 
 
-def tiny_t5(folder: Path) -> Path:
+def tiny_t5(folder: Path, *, safetensors: bool = False) -> Path:
     """A T5 of two and two layers; its first q matrix leads from each token to the next, so both halves of it count."""
     rng = np.random.default_rng(3)
     shared = np.linalg.qr(rng.normal(size=(WIDE, WIDE)))[0][:ROWS]
@@ -179,8 +179,12 @@ def tiny_t5(folder: Path) -> Path:
         "relative_attention_num_buckets": 32, "vocab_size": ROWS,
     }  # fmt: skip
     _folder(folder, config, start=False)
+    values = {name: value.astype(np.float32) for name, value in tensors.items()}
+    if safetensors:
+        _safetensors(folder / "model.safetensors", values)
+        return folder
     with (folder / "pytorch_model.bin").open("wb") as file:
-        np.savez(file, **{name: value.astype(np.float32) for name, value in tensors.items()})
+        np.savez(file, **values)
     return folder
 
 
@@ -205,7 +209,7 @@ def _safetensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     for name, value in tensors.items():
         raw = np.ascontiguousarray(value).tobytes()
         offsets = [len(data), len(data) + len(raw)]
-        header[name] = {"dtype": "F16", "shape": list(value.shape), "data_offsets": offsets}
+        header[name] = {"dtype": f"F{8 * value.itemsize}", "shape": list(value.shape), "data_offsets": offsets}
         data += raw
     words = json.dumps(header).encode()
     path.write_bytes(len(words).to_bytes(8, "little") + words + data)

@@ -7,6 +7,7 @@ shards. Runs with the image's Python (3.8 and later) and its PyTorch.
 import json
 import mmap
 import shutil
+import signal
 import struct
 import sys
 from pathlib import Path
@@ -31,9 +32,13 @@ def main(model, folder):
         return 1
     print(f"writing {len(weights)} tensors", flush=True)
     new = target / "pytorch_model.bin.new"
-    torch.save(weights, str(new))
-    shutil.copyfile(str(source / "config.json"), str(target / "config.json"))
-    new.replace(target / "pytorch_model.bin")
+    try:
+        torch.save(weights, str(new))
+        shutil.copyfile(str(source / "config.json"), str(target / "config.json"))
+        new.replace(target / "pytorch_model.bin")
+    finally:
+        if new.exists():  # stopped, or the disk is full: half of it is as large as the model
+            new.unlink()
     return 0
 
 
@@ -54,4 +59,5 @@ def safetensors(path):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing half done is left
     sys.exit(main(sys.argv[1], sys.argv[2]))

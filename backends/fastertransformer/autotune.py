@@ -84,6 +84,7 @@ def _place(deployment: Deployment, source: str, needs: tuple[str, ...]) -> Task:
         title=Text(en="Put gemm_config.in where the server looks", zh="将 gemm_config.in 放到服务读取的位置"),
         argv=("{python}", f"{TOOLS}/place_gemm.py", source, deployment.server_folder),
         needs=needs,
+        checks=needs,
         outputs=(f"{deployment.server_folder}/gemm_config.in",),
         forecast=Forecast(seconds=1),
     )

@@ -212,11 +212,12 @@ def server_packages(deployment: Deployment) -> tuple[Step, ...]:
 
 def _installed(deployment: Deployment, step_id: str, title: Text, names: tuple[str, ...], forecast: Forecast) -> Task:
     folder = _python(deployment, names)
-    pip = ("python3", "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--target", folder)
+    # Without --upgrade pip leaves a package alone that is in the folder already, half of one that was stopped as well.
+    options = ("--disable-pip-version-check", "--no-input", "--upgrade", "--target", folder)
     return Task(
         id=step_id,
         title=title,
-        argv=(*pip, *names),
+        argv=("python3", "-m", "pip", "install", *options, *names),
         env=QUIET,
         container=Container(image=deployment.image, mounts=deployment.mounts(write=("{home}/python",))),
         needs=("image-check",),

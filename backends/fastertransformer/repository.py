@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,19 +51,21 @@ def write(
     """
     new = target.with_name(f".{target.name}.new")
     shutil.rmtree(new, ignore_errors=True)
-    copy(template, new)
-    for model in sorted(path for path in new.iterdir() if path.is_dir()):
-        _configure(model, parameters if model.name == SERVER else {}, decoupled, instances)
-        if tokenizer is not None:
-            for file in sorted(model.glob("*/*.py")):
-                _point(file, tokenizer)
-            _vocabulary(model, Path(tokenizer))
-        if packages is not None:
-            _install(model, Path(packages))
-    findings = lint(new)
-    if not any(finding.severity == "error" for finding in findings):
-        shutil.rmtree(target, ignore_errors=True)
-        new.rename(target)
+    with contextlib.ExitStack() as undone:
+        undone.callback(shutil.rmtree, new, ignore_errors=True)
+        copy(template, new)
+        for model in sorted(path for path in new.iterdir() if path.is_dir()):
+            _configure(model, parameters if model.name == SERVER else {}, decoupled, instances)
+            if tokenizer is not None:
+                for file in sorted(model.glob("*/*.py")):
+                    _point(file, tokenizer)
+                _vocabulary(model, Path(tokenizer))
+            if packages is not None:
+                _install(model, Path(packages))
+        findings = lint(new)
+        if not any(finding.severity == "error" for finding in findings):
+            shutil.rmtree(target, ignore_errors=True)
+            new.rename(target)
     return findings
 
 
@@ -201,4 +205,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing half done is left
     sys.exit(main())

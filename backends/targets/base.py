@@ -22,7 +22,10 @@ AskedToStop = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Work:
-    """One step's circumstances: whose run it is, where its log goes, where its server will listen."""
+    """One step's circumstances: whose run it is, where its log goes, where its server will listen.
+
+    `refused`: what the step made the last time turned out to be wrong, so what is there need not be its result.
+    """
 
     run: str
     folder: Path
@@ -31,6 +34,7 @@ class Work:
     places: Mapping[str, str]
     asked_to_stop: AskedToStop
     spec: str = ""  # digest of the spec, for labels
+    refused: bool = False
 
     def check_stop(self) -> None:
         """Raises Stopped where a person asked to stop."""

@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from backends import doctor, looked_into
@@ -21,7 +22,7 @@ from backends.errors import OutOfSpace, SlipwayError, StepFailed, Stopped, Unrea
 from backends.events import Event, Kind
 from backends.spec import Endpoint
 from backends.ssh import Tunnel
-from backends.steps import BuildImage, Forecast, PullImage, Service, Step, Task, digest
+from backends.steps import Ask, BuildImage, Forecast, PullImage, Service, Step, Task, digest
 from backends.targets import buildx, containers, images, looking, reclaim, waiting
 from backends.targets.base import SECRET_NAME, Found, Leftover, Work
 from backends.targets.container_logs import Follower
@@ -34,7 +35,6 @@ from backends.text import Text, same
 AWAY_S = 60.0  # how long the engine may be away (a restart, an upgrade) before a waiting step gives up
 _ENDED_BY_SIGNAL = (137, 143)  # 128 + SIGKILL, 128 + SIGTERM
 _GOING_S = 2.0  # how long an engine that stops takes from ending its containers to its own end
-_LOOK_EFFORT_S = 5.0
 
 
 class DockerTarget:
@@ -85,7 +85,9 @@ class DockerTarget:
         try:
             if isinstance(step, PullImage):
                 self._space.check(step)
-                yield from images.pull(self.engine, step, work, self._space.watch(step))
+                same_one = work.refused and self.has(step)  # not one that was put there since
+                pull = images.pull_again if same_one else images.pull
+                yield from pull(self.engine, step, work, self._space.watch(step))
                 yield from looking.look_into(self.engine, step, work, self._home, self._owner.labels(work.run))
             elif isinstance(step, BuildImage):
                 self._check_folder(step)
@@ -99,6 +101,8 @@ class DockerTarget:
             elif isinstance(step, Service) and step.container is not None:
                 self._space.check(step)
                 yield from self._serve(step, work)
+            elif isinstance(step, Ask):
+                yield from self._first_answer(step, work)
             else:
                 yield from self._local.carry_out(step, work)
         except OutOfSpace as full:
@@ -197,7 +201,7 @@ class DockerTarget:
         secrets = tuple(value for name, value in passed.items() if SECRET_NAME.search(name))
         container = yield from self._begin(step, work, passed)
         movement, watch_space = waiting.Movement(step.stall_s), self._space.watch(step)
-        watch, looked = waiting.progress(step, work), 0.0
+        watch = waiting.progress(step, work)
         try:
             while True:
                 work.check_stop()
@@ -207,9 +211,9 @@ class DockerTarget:
                 self._follow(container, work.log, secrets).flush()
                 watch_space()
                 movement.saw(log=work.log.stat().st_size)
-                if time.monotonic() - looked > _LOOK_EFFORT_S:
-                    looked = time.monotonic()
-                    movement.saw(effort=self._effort(container))
+                if movement.is_due():
+                    # The engine takes up to a second to tell, and its first process does a little even when all wait.
+                    movement.saw(effort=round(self._effort(container), 1))
                 movement.check(work.log)
                 yield from waiting.news(step, watch)
                 time.sleep(waiting.LOOK_S)
@@ -265,6 +269,14 @@ class DockerTarget:
             raise
         memory = containers.usage(self.engine, container)[1]
         yield Event(step=step.id, kind=Kind.READY, data={"memory_mib": memory, "container": container[:12]})
+
+    def _first_answer(self, step: Ask, work: Work) -> Iterator[Event]:
+        try:
+            yield from self._local.first_answer(step, work, self.watch)
+        except (Stopped, StepFailed):
+            if work.run in self._services:
+                self._end(self._services[work.run], 0.0, replace(work, log=waiting.server_log(step, work)))
+            raise
 
     def _bring_here(self, run: str, endpoint: Endpoint) -> None:
         """Where the engine is behind SSH, the server's ports are brought to this machine, for as long as we live."""

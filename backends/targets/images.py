@@ -11,7 +11,7 @@ from typing import Any
 import docker
 
 from backends import sources
-from backends.errors import BadInput, StepFailed
+from backends.errors import BadInput, OutOfSpace, Stalled, StepFailed
 from backends.events import Event, Kind
 from backends.steps import BuildImage, PullImage
 from backends.targets import buildx, waiting
@@ -109,13 +109,27 @@ class PullProgress:
 
 
 def pull(engine: Engine, step: PullImage, work: Work, watch: Watch) -> Iterator[Event]:
-    """Pulls an image, from a mirror where the step names one. One that is here already is not asked for again.
-
-    Logins are Docker's own: its settings file and credential helpers are read by its library, nothing is kept.
-    """
+    """Pulls an image, from a mirror where the step names one. One that is here already is not asked for again."""
     if there(engine, step.image):
         yield Event(step=step.id, kind=Kind.NOTE, text=Text(en="The image is here already.", zh="镜像已在本机。"))
-        return
+    else:
+        yield from _pulled(engine, step, work, watch)
+
+
+def pull_again(engine: Engine, step: PullImage, work: Work, watch: Watch) -> Iterator[Event]:
+    """Asks for an image that is here and turned out to be wrong: its registry may have another one by now. Where none
+    comes, the one that is here is taken; it may have been judged by mistake, and was perhaps never in a registry."""
+    try:
+        yield from _pulled(engine, step, work, watch)
+    except (OutOfSpace, Stalled):
+        raise
+    except StepFailed as failed:
+        kept = Text(en="The image that is here is taken again.", zh="仍使用本机已有的镜像。")
+        yield Event(step=step.id, kind=Kind.NOTE, text=kept + failed.message)
+
+
+def _pulled(engine: Engine, step: PullImage, work: Work, watch: Watch) -> Iterator[Event]:
+    """Logins are Docker's own: its settings file and credential helpers are read by its library, nothing is kept."""
     source = step.mirror or step.image
     repository, tag = split(source)
     progress, told = PullProgress(), 0.0

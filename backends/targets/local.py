@@ -14,13 +14,15 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import psutil
 
-from backends.errors import BadInput, OutOfSpace, StepFailed
+from backends.errors import BadInput, OutOfSpace, Refused, StepFailed, Unreachable
 from backends.events import Event, Kind
 from backends.spec import Endpoint
 from backends.steps import Ask as AskStep
@@ -81,7 +83,7 @@ class LocalTarget:
             elif isinstance(step, Service):
                 yield from self._serve(step, work)
             elif isinstance(step, AskStep):
-                yield from self._first_answer(step, work)
+                yield from self.first_answer(step, work, self.watch)
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise self._no_space(step) from error
@@ -276,25 +278,36 @@ class LocalTarget:
         memory = processes.memory_mib(processes.family(running.pid))
         yield Event(step=step.id, kind=Kind.READY, data={"memory_mib": memory, "pid": running.pid})
 
-    def _first_answer(self, step: AskStep, work: Work) -> Iterator[Event]:
-        """A real request and a real streamed answer, or the server is not ready."""
+    def first_answer(self, step: AskStep, work: Work, watch: Callable[[str], int | None]) -> Iterator[Event]:
+        """A real request and a real streamed answer, or the server is not ready.
+
+        `watch` looks after the server meanwhile: None while it lives, else its exit status.
+        """
+        look = partial(watch, work.run)
+        try:
+            yield from self._answer(step, work, look)
+        except (Refused, Unreachable) as error:
+            raise waiting.unanswered(error, look, waiting.server_log(step, work)) from error
+
+    def _answer(self, step: AskStep, work: Work, look: Callable[[], object]) -> Iterator[Event]:
         started = time.monotonic()
         first: float | None = None
         text, tokens = "", 0
         pieces = self._ask(step.engine, work.endpoint, step.chat, step.talk)
-        for piece in waiting.in_time(pieces, work, step.timeout_s):
+        server_log = waiting.server_log(step, work)
+        for piece in waiting.in_time(pieces, replace(work, log=server_log), step.timeout_s, look):
             if first is None and piece.text:
                 first = time.monotonic() - started
             text += piece.text
             tokens = piece.completion_tokens or tokens
-        if first is None:
+        if first is None or not text.strip():
             raise StepFailed(
                 Text(en="The server took the request but answered nothing.", zh="服务接受了请求，但没有任何回答。"),
                 Text(
                     en="Look at the server's log. The model folder may lack its tokenizer or hold other weights.",
                     zh="请查看服务日志，模型目录可能缺少分词器或权重不符。",
                 ),
-                last_lines=waiting.tail(work.log),
+                last_lines=waiting.tail(server_log),
             )
         with work.log.open("a", encoding="utf-8") as log:
             log.write(f"{text}\n")

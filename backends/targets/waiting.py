@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from backends import doctor
-from backends.errors import OutOfSpace, Stalled, StepFailed
+from backends.errors import OutOfSpace, SlipwayError, Stalled, StepFailed, Unreachable
 from backends.events import Event, Kind
 from backends.logs import last_lines
 from backends.progress import Watch
-from backends.steps import Service, Step
+from backends.steps import Ask, Service, Step
 from backends.targets.base import Work, redact
 from backends.text import Text, same
 
 T = TypeVar("T")
 LOOK_S = 0.1  # how often a waiting step looks whether something happened
 KNOCK_S = 0.05  # how often a starting server is asked whether it is ready
+STILL_S = 5.0
+ENDING_S = 2.0  # how long a server that no longer answers may take to be gone
 LAST_LINES = 30
 FREE_HOME = Text(
     en="Free some space there, or set SLIPWAY_HOME to a larger disk, then retry. What was done is kept.",
@@ -38,7 +40,7 @@ class Movement:
 
     def __init__(self, stall_s: float) -> None:
         self._stall_s = stall_s
-        self._moved = time.monotonic()
+        self._moved = self._looked = time.monotonic()
         self._seen: dict[str, float] = {}
 
     def saw(self, **amounts: float) -> None:
@@ -50,6 +52,13 @@ class Movement:
     def moved(self) -> None:
         """Something came."""
         self._moved = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether it is time for a look that costs something: for a while nothing has moved, and nobody looked so."""
+        if time.monotonic() - max(self._moved, self._looked) < min(STILL_S, self._stall_s / 4):
+            return False
+        self._looked = time.monotonic()
+        return True
 
     def check(self, log: Path) -> None:
         """Raises Stalled where nothing has moved for too long."""
@@ -122,7 +131,9 @@ def await_health(
         if ended is not None:
             raise fail(ended)
         if time.monotonic() - last_look > 1.0:
-            movement.saw(log=work.log.stat().st_size, effort=round(effort(), 1))
+            movement.saw(log=work.log.stat().st_size)
+            if movement.is_due():
+                movement.saw(effort=round(effort(), 1))
             watched.check()
             last_look = time.monotonic()
         movement.check(work.log)
@@ -132,9 +143,9 @@ def await_health(
     yield Event(step=step.id, kind=Kind.PROGRESS, fraction=1.0)
 
 
-def in_time(items: Iterable[T], work: Work, timeout_s: float) -> Iterator[T]:
-    """The items of a source that may block, as they come. Raises Stopped soon after being asked, Stalled after
-    `timeout_s` in all, and what the source raises.
+def in_time(items: Iterable[T], work: Work, timeout_s: float, look: Callable[[], object]) -> Iterator[T]:
+    """The items of a source that may block, as they come; calls `look` meanwhile. Raises Stopped soon after being
+    asked, Stalled after `timeout_s` in all, and what the source raises.
 
     The source runs in a thread of its own: a server that took a request and never answers cannot be interrupted.
     """
@@ -152,6 +163,7 @@ def in_time(items: Iterable[T], work: Work, timeout_s: float) -> Iterator[T]:
     deadline = time.monotonic() + timeout_s
     while True:
         work.check_stop()
+        look()
         if time.monotonic() > deadline:
             raise stalled(timeout_s, work.log)
         try:
@@ -227,6 +239,27 @@ def failed(program: str, status: int, log: Path) -> StepFailed:
     if found is not None:
         message = found.cause + message
     return StepFailed(message, found.hint if found else None, exit_status=status, last_lines=lines)
+
+
+def server_log(step: Ask, work: Work) -> Path:
+    """The log of the server that a question goes to."""
+    return work.log.with_name(f"{step.needs[0]}.log") if step.needs else work.log
+
+
+def unanswered(error: SlipwayError, watch: Callable[[], int | None], log: Path) -> StepFailed:
+    """A server that broke its first answer off, with its own last words; and how it ended, where it did.
+
+    `watch` is None while it lives; `log` is the server's.
+    """
+    deadline = time.monotonic() + ENDING_S
+    while (status := watch()) is None and isinstance(error, Unreachable) and time.monotonic() < deadline:
+        time.sleep(LOOK_S)
+    if status is not None:
+        return failed("tritonserver", status, log)
+    lines = tail(log)
+    found = doctor.diagnose(lines)
+    message = error.message if found is None else found.cause + error.message
+    return StepFailed(message, found.hint if found else error.hint, last_lines=lines)
 
 
 def stalled(seconds: float, log: Path) -> Stalled:

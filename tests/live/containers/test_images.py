@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from backends.steps import PullImage
 from backends.text import same
 from tests.conftest import until
 from tests.docker import stand_in
-from tests.live.containers.parts import a_registry, a_target, do, dockerfile, log
+from tests.live.containers.parts import NOWHERE, a_registry, a_target, do, dockerfile, log, work
 
 pytestmark = pytest.mark.live
 
@@ -163,6 +164,19 @@ def test_an_image_that_no_registry_has_is_told_so(target, home: Path, registry: 
         do(target, home, PullImage(id="t", title=same("t"), image=f"{registry}/slipway.test/nothing:1"))
     assert "registry" in failed.value.message.en
     assert failed.value.hint is not None
+
+
+def test_an_image_that_was_refused_is_asked_for_again_and_kept_where_no_other_comes(
+    target, home: Path, registry: str, image: str, engine
+) -> None:
+    name = f"{registry}/slipway.test/local:1"
+    engine.images.get(stand_in.DEBIAN).tag(name)
+    step = PullImage(id="t", title=same("t"), image=name)
+    do(target, home, step)
+    asked = list(target.carry_out(step, replace(work(home, step, NOWHERE), refused=True)))
+    assert [event.text.en for event in asked if "taken again. The registry has no such image" in event.text.en]
+    assert target.has(step)
+    engine.images.remove(name)
 
 
 def test_a_registry_that_is_not_there_is_told_so(target, home: Path) -> None:

@@ -1,7 +1,7 @@
 """Each recipe of TensorRT-LLM, and vLLM, as a person goes through it in the page, all five at once.
 
-Launched by clicks; each fails at its work and is retried; some are cancelled there and started again; then the panel
-and every worker are killed in the middle of it, a new panel finds all of them, and each one answers in the Chat page.
+Launched by clicks; each fails at its work, is retried, cancelled there and started again; then the panel and every
+worker are killed in the middle of it, a new panel finds all of them, and each one answers in the Chat page.
 What was seen on the way is kept, so that each test says one thing of it.
 """
 
@@ -56,7 +56,6 @@ class Recipe:
     architecture: str = "LlamaForCausalLM"
     template: str = "raw"
     trust: bool = False
-    cancelled: bool = True
     asked: str = ASKED
     answer: str = ASKED
 
@@ -89,13 +88,12 @@ def recipes(upstream: Mapping[str, str]) -> tuple[Recipe, ...]:
             answer=SYSTEM,
         ),
         Recipe(
-            "llama", "trtllm_engine_0_5", "engine", "Build TensorRT engine", built, old, OLD, cancelled=False,
-            asked=KNOWN, answer=KNOWN,
+            "llama", "trtllm_engine_0_5", "engine", "Build TensorRT engine", built, old, OLD, asked=KNOWN, answer=KNOWN,
         ),
         Recipe(
             "middle", "trtllm_engine", "convert", "0.12.0", built,
             {"backend_repository": upstream["backend-0.12.0"], "library_repository": upstream["library-0.12.0"]},
-            MIDDLE, cancelled=False,
+            MIDDLE,
         ),
         Recipe(
             "llmapi", "trtllm_llmapi", "serve", "Starting trtllm engine with args", "CUDA out of memory",
@@ -287,9 +285,8 @@ def _story(clicks: Clicks, upstream: Mapping[str, str], places: list[Path]) -> d
         for told in found:
             page = visitor.opens(f"/?run={told.run_id}")
             clicks.retried(page, told, 2)
-            if told.recipe.cancelled:
-                clicks.cancelled(page, told)
-                clicks.retried(page, told, 3)
+            clicks.cancelled(page, told)
+            clicks.retried(page, told, 3)
         visitor.page.goto("about:blank")  # what a page makes of a panel that dies is told in test_page.py
         clicks.killed(found)
         for place in places:

@@ -108,9 +108,9 @@ def test_an_engine_that_a_person_names_serves_here_through_the_ensemble_of_0_5(c
 
 
 def test_v1_batching_serves_an_engine_built_without_the_trio_and_its_answers_come_whole(
-    control: Control, llama: Run, upstream: dict[str, str]
+    control: Control, llama: Run
 ) -> None:
-    run = deployed(control, llama_05(control, upstream, "v1", batching="v1"))
+    run = deployed(control, llama_05(control, llama, "v1", batching="v1"))
     assert "inflight" not in log(control, run, "engine")  # the stand-in core refuses such an engine for other types
     config = pbtxt.read((control.settings.home / "runs" / run.id / "repository/tensorrt_llm/config.pbtxt").read_text())
     assert config.parameters["gpt_model_type"].string_value == "V1"

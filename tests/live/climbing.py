@@ -30,7 +30,7 @@ from tests.upstream import TOOLS
 
 FOUND = Text(en="Found the running container.", zh="找到了正在运行的容器。")
 SKIPPED = Text(en="Already done, found again.", zh="此前已完成，直接复用。")
-SLEEPS = "RUN sleep 599\n"
+SLEEPS = "sleep 599"
 NO_MIRROR = (
     "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError(': /simple/transformers/\n"
     "ERROR: No matching distribution found for transformers==4.19.2"
@@ -110,14 +110,16 @@ class Climb:
         """The first thing that a step makes."""
         return Path(self.plan.step(step).outputs[0].replace("{home}", str(self.control.settings.home)))
 
+    def beside(self, step: str, name: str) -> Path:
+        """A file beside the folder that a step's script writes into, for the script to look at."""
+        home = self.control.settings.home
+        made = Path(*self.output(step).relative_to(home).parts[:2])
+        return home / f"{made}.{name}"
+
     def pulled(self) -> tuple[str, str]:
         """What is pulled: its whole name, and its name in the registry."""
         image = next(step.image for step in self.plan.steps if isinstance(step, PullImage))
         return image, image.removeprefix(f"{self.world.registry.address}/")
-
-    def goes_on(self, folder: str) -> None:
-        """Lets the scripts that wait go on."""
-        self.there(folder).joinpath(f"go-{self.route.family}").touch()
 
     # --- what is made wrong, and well again
 
@@ -128,6 +130,7 @@ class Climb:
     def made(self, path: Path, text: str = "") -> None:
         """A file that is not there otherwise."""
         self.put_back.setdefault(path, None)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
     def gone(self, path: Path) -> None:
@@ -142,18 +145,9 @@ class Climb:
         self.changed(path, path.read_text(encoding="utf-8").replace(line, indent + other))
 
     def built_with(self, command: str) -> None:
-        """The Dockerfile has this command in it, and from now on none that waits."""
+        """The Dockerfile has this command in it."""
         path = self.of_backend("docker/Dockerfile")
-        plain = path.read_text(encoding="utf-8").replace(SLEEPS, "")
-        path.write_text(plain, encoding="utf-8")
-        self.changed(path, f"{plain}RUN {command}\n")
-
-    def told(self, step: str, words: str) -> None:
-        """Lets the step's installation go on, and fail with these words where there are any."""
-        folder = self.output(step)
-        path = folder.with_name(f"{folder.name}.go")
-        path.write_text(words, encoding="utf-8")
-        self.put_back[path] = (b"", 0o644)
+        self.changed(path, f"{path.read_text(encoding='utf-8')}RUN {command}\n")
 
     def closed(self, path: Path) -> Held:
         """Nobody can open the file: who tries waits."""
@@ -217,10 +211,28 @@ class Climb:
 
     def building(self) -> list[str]:
         """Containers of the engine's own builder that hold the build."""
-        return [one["Id"] for one in self.world.engine.api.containers(all=True) if "sleep 599" in one["Command"]]
+        return [one["Id"] for one in self.world.engine.api.containers(all=True) if SLEEPS in one["Command"]]
 
     def says_held(self, step: str) -> bool:
         return "held" in self.control.log(self.run, step).lines
+
+    def come_to(self, step: str) -> None:
+        """Where nothing was begun (a case that runs by itself): what the steps before this one make is made."""
+        ids = [one.id for one in self.plan.steps]
+        if not self.run and ids.index(step):
+            self.well()
+            before = self.plan.model_copy(update={"steps": self.plan.steps[: ids.index(step)]})
+            run = self.control.wait(self.control.start_plan(before).run.id, 240)
+            assert run.state is State.DONE, run.trouble
+
+    def climbed(self) -> None:
+        """Where nothing was begun: the run has served, and was stopped."""
+        if not self.run:
+            self.well()
+            self.go()
+            assert self.control.wait(self.run, 240).state is State.SERVING
+            self.control.stop(self.run)
+            until(lambda: not self.control.run(self.run).state.is_open(), 60)
 
     def hold(self, step: str) -> None:
         """Lets the run go on until the step is under way, and held there."""
@@ -299,12 +311,21 @@ def _pulling(climb: Climb) -> Held:
 
 
 def _image(climb: Climb) -> Held:
-    return _pulling(climb) if isinstance(climb.plan.step("image"), PullImage) else climb.building
+    if isinstance(climb.plan.step("image"), PullImage):
+        return _pulling(climb)
+    climb.built_with(SLEEPS)
+    return climb.building
 
 
 def _at_its_line(step: str) -> Callable[[Climb], Held]:
-    """The script waits in a line of its own, with half of its work done."""
-    return lambda climb: partial(climb.says_held, step)
+    """The script waits in a line of its own, with half of its work done, as long as there is a file beside its folder:
+    FOLDER.hold."""
+
+    def hold(climb: Climb) -> Held:
+        climb.made(climb.beside(step, "hold"))
+        return partial(climb.says_held, step)
+
+    return hold
 
 
 def _reading(find: Callable[[Climb], Path]) -> Callable[[Climb], Held]:
@@ -383,15 +404,18 @@ def _gated_model(climb: Climb) -> None:
     climb.world.hub.gated.add("slipway/tiny-llama")
 
 
+def _installing(step: str, words: str) -> Callable[[Climb], None]:
+    """pip fails with these words."""
+    return lambda climb: climb.made(climb.beside(step, "fail"), words)
+
+
 def _no_memory(climb: Climb) -> None:
     climb.instead(climb.route.saves, "raise MemoryError")
-    climb.goes_on("converted")
 
 
 def _other_tool(climb: Climb) -> None:
     """The tool of another revision, which prints its usage and ends well."""
     climb.changed(climb.there(f"build/*/bin/{climb.route.tool}"), "#!/bin/sh\necho usage\n")
-    climb.goes_on("gemm")
 
 
 def _other_format(climb: Climb) -> None:
@@ -419,7 +443,7 @@ BREAKS: dict[str, Callable[[Climb], None]] = {
     "library-source": _unreachable_git,
     "model": _gated_model,
     "converter-source": _unreachable_git,
-    "converter-packages": lambda climb: climb.told("converter-packages", NO_MIRROR),
+    "converter-packages": _installing("converter-packages", NO_MIRROR),
     "one-file": lambda climb: climb.changed(climb.of_model("model.safetensors"), ""),
     "convert": _no_memory,
     "weights-check": lambda climb: climb.instead(climb.route.saves, "pass"),  # it ends well with a file missing
@@ -427,7 +451,7 @@ BREAKS: dict[str, Callable[[Climb], None]] = {
     "library-build": lambda climb: climb.gone(climb.of_library(f"tools/{climb.route.tool}")),
     "autotune": _other_tool,
     "gemm-config": _other_format,
-    "server-packages": lambda climb: climb.told("server-packages", NO_PACKAGE),
+    "server-packages": _installing("server-packages", NO_PACKAGE),
     "repository": lambda climb: climb.changed(climb.of_backend(climb.route.template), "name: 7"),
     "tokenizer-check": _no_tokenizer,
     "serve": lambda climb: climb.changed(climb.converted(climb.route.weights), "short"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.http_stand_in import listening, send
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -36,16 +37,16 @@ def _answer(hub: Hub, handler: BaseHTTPRequestHandler) -> None:
     if given:
         hub.tokens.add(given)
     if hub.status is not None:
-        return _send(handler, hub.status, b"{}")
+        return send(handler, hub.status, b"{}")
     if path.startswith("/api/v1/models/"):
         return _modelscope(hub, handler, path, {k: v[0] for k, v in parse_qs(parts.query).items()}, given)
     listing = path.startswith("/api/models/")
     words = path.removeprefix("/api/models/").lstrip("/").split("/")
     model = "/".join(words[:2])
     if model not in hub.models:
-        return _send(handler, 401 if not given else 404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        return send(handler, 401 if not given else 404, b"{}", {"X-Error-Code": "RepoNotFound"})
     if words[3] == "nowhere":
-        return _send(handler, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+        return send(handler, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
     folder = hub.models[model]
     if listing:
         files = [{"rfilename": f.name, "size": f.stat().st_size} for f in sorted(folder.iterdir())]
@@ -54,11 +55,11 @@ def _answer(hub: Hub, handler: BaseHTTPRequestHandler) -> None:
                 {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": COMMIT}
                 for f in sorted(folder.iterdir())
             ]
-            return _send(handler, 200, json.dumps(told).encode())
+            return send(handler, 200, json.dumps(told).encode())
         told = {"id": model, "sha": COMMIT, "siblings": files, "private": False, "tags": [], "downloads": 0}
-        return _send(handler, 200, json.dumps(told).encode())
+        return send(handler, 200, json.dumps(told).encode())
     if model in hub.gated and given != hub.token:
-        return _send(handler, 403 if given else 401, b"{}", {"X-Error-Code": "GatedRepo"})
+        return send(handler, 403 if given else 401, b"{}", {"X-Error-Code": "GatedRepo"})
     return _send_file(handler, folder / words[4])
 
 
@@ -66,67 +67,37 @@ def _modelscope(hub: Hub, handler: BaseHTTPRequestHandler, path: str, query: dic
     words = path.removeprefix("/api/v1/models/").split("/")
     model = "/".join(words[:2])
     if model not in hub.models:
-        return _send(handler, 404, b'{"Code": 10010205001, "Success": false}')
+        return send(handler, 404, b'{"Code": 10010205001, "Success": false}')
     if model in hub.gated and given != hub.token:
-        return _send(handler, 403, b'{"Code": 10010202003, "Success": false}')
+        return send(handler, 403, b'{"Code": 10010202003, "Success": false}')
     folder = hub.models[model]
     if words[-1] == "files":
         files = [{"Path": f.name, "Size": f.stat().st_size, "Type": "blob"} for f in sorted(folder.iterdir())]
-        return _send(handler, 200, json.dumps({"Code": 200, "Data": {"Files": files}}).encode())
+        return send(handler, 200, json.dumps({"Code": 200, "Data": {"Files": files}}).encode())
     return _send_file(handler, folder / query["FilePath"])
 
 
 def _send_file(handler: BaseHTTPRequestHandler, path: Path) -> None:
     asked = handler.headers.get("Range")
     if not path.is_file():
-        return _send(handler, 404, b"{}", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+        return send(handler, 404, b"{}", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
     size = path.stat().st_size
     etag = hashlib.sha256(f"{path} {size}".encode()).hexdigest()  # not of the content: a test's weights may be sparse
     marks = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
     if handler.command == "HEAD":
-        return _send(handler, 200, b"", marks | {"Content-Length": str(size)})
+        return send(handler, 200, b"", marks | {"Content-Length": str(size)})
     if asked is None:
-        return _send(handler, 200, path.read_bytes(), marks)
+        return send(handler, 200, path.read_bytes(), marks)
     first, last = (int(number) for number in asked.removeprefix("bytes=").split("-"))
     with path.open("rb") as file:
         last = min(last, path.stat().st_size - 1)
         file.seek(first)
-        return _send(handler, 206, file.read(last - first + 1))
-
-
-def _send(handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-    handler.send_response(status)
-    for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-        handler.send_header(name, value)
-    handler.end_headers()
-    if handler.command != "HEAD":
-        handler.wfile.write(body)
+        return send(handler, 206, file.read(last - first + 1))
 
 
 @contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
     """The hub on a free port of loopback while the block runs."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            with suppress(ConnectionError):  # a client that has read enough hangs up
-                _answer(hub, self)
-
-        do_HEAD = do_GET  # noqa: N815  the name that http.server asks for
-
-        def log_message(self, *words: object) -> None:
-            """Says nothing: `asked` is the log."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with listening(lambda handler: _answer(hub, handler)) as address:
+        hub.url = f"http://{address}"
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -13,11 +13,12 @@ import json
 import os
 import select
 import tarfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.http_stand_in import listening, send
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -92,18 +93,18 @@ def _answer(registry: Registry, handler: BaseHTTPRequestHandler) -> None:
     path = handler.path.removeprefix("/v2/")
     name, kind, what = path.rsplit("/", 2) if path.count("/") > 1 else (path, "", "")
     if not kind:
-        return _send(handler, 200, b"{}")
+        return send(handler, 200, b"{}")
     if kind == "blobs":
         if what in registry.slow:
             return _slowly(registry, handler, what)
-        return _send(handler, 200, registry.blobs[what], {"Docker-Content-Digest": what})
+        return send(handler, 200, registry.blobs[what], {"Docker-Content-Digest": what})
     image = f"{name}:{what}"
     if image in registry.denied:
         return _refuse(handler, 429, "TOOMANYREQUESTS", "You have reached your pull rate limit.")
     manifest = registry.manifest(name, what)
     if manifest is None:
         return _refuse(handler, 404, "MANIFEST_UNKNOWN", "manifest unknown")
-    return _send(handler, 200, manifest, {"Content-Type": MANIFEST, "Docker-Content-Digest": _digest(manifest)})
+    return send(handler, 200, manifest, {"Content-Type": MANIFEST, "Docker-Content-Digest": _digest(manifest)})
 
 
 def _slowly(registry: Registry, handler: BaseHTTPRequestHandler, digest: str) -> None:
@@ -126,43 +127,12 @@ def _slowly(registry: Registry, handler: BaseHTTPRequestHandler, digest: str) ->
 
 def _refuse(handler: BaseHTTPRequestHandler, status: int, code: str, message: str) -> None:
     body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
-    _send(handler, status, body, {"Content-Type": "application/json"})
-
-
-def _send(handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-    handler.send_response(status)
-    for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-        handler.send_header(name, value)
-    handler.end_headers()
-    if handler.command != "HEAD":
-        handler.wfile.write(body)
+    send(handler, status, body, {"Content-Type": "application/json"})
 
 
 @contextmanager
 def serving() -> Iterator[Registry]:
     """A registry on a free port of loopback while the block runs."""
     registry = Registry()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            with suppress(ConnectionError):
-                _answer(registry, self)
-
-        do_HEAD = do_GET  # noqa: N815  the name that http.server asks for
-
-        def log_message(self, *words: object) -> None:
-            """Says nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    registry.address = f"127.0.0.1:{server.server_address[1]}"
-    try:
+    with listening(lambda handler: _answer(registry, handler)) as registry.address:
         yield registry
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -7,6 +7,7 @@ while a person reads the plan that it may carry out, and waits for its run.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from typing import IO
 from app.jobs import RunFolder
 from app.settings import PROJECT
 
+log = logging.getLogger(__name__)
 TAKEN_S = 10.0  # how long a worker that is still loading may take to say that it has its run
 
 
@@ -37,7 +39,11 @@ class Workers:
                 ours, its = socket.socketpair()
                 with its:
                     words = ("--spare", str(its.fileno()))
-                    self._spare = (self._begin(words, (its.fileno(),), subprocess.DEVNULL), ours)
+                    try:
+                        self._spare = (self._begin(words, (its.fileno(),), subprocess.DEVNULL), ours)
+                    except OSError as error:  # only haste is lost: who reads a plan is not kept from it
+                        ours.close()
+                        log.warning("no worker was started ahead of time: %s", error)
 
     def start(self, run_id: str, held: IO[bytes]) -> None:
         """Starts the worker of a run. It takes over the held lock: the caller closes its own."""

@@ -203,6 +203,17 @@ def test_a_ready_worker_that_died_keeps_no_run_from_its_own(control: Control) ->
     assert over(control, run.id) is State.DONE
 
 
+def test_a_plan_can_be_read_where_no_process_can_be_started(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more(*_words: object, **_more: object) -> None:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    with monkeypatch.context() as full:
+        full.setattr(subprocess, "Popen", no_more)
+        control.get_ready()
+    run = control.start_plan(plan(python("one", "print('1')"))).run
+    assert over(control, run.id) is State.DONE
+
+
 def test_a_ready_worker_goes_with_its_panel(home: Path) -> None:
     code = (
         "import sys; from app.__main__ import control\n"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from slipway_engine.errors import RequestError
+from slipway_engine.errors import RequestError, internal
 from slipway_engine.job import Job
 from slipway_engine.metrics import Metrics
-from slipway_engine.sender import Sender
+from slipway_engine.sender import PARTING_S, Sender
+
+from tests.conftest import until
 
 
 class Letters:
@@ -28,6 +31,8 @@ class Listener:
     def __init__(self, *, broken: bool = False) -> None:
         self.text, self.finish, self.problem, self.sends = "", "", None, 0
         self.ended, self.left = threading.Event(), False
+        self.seen_gone: float | None = None
+        self.ended_at = 0.0
         self._broken = broken
 
     def delta(self, text: str) -> None:
@@ -40,6 +45,7 @@ class Listener:
     def final(self, text: str, finish: str, job: Job) -> None:
         assert not self.ended.is_set()
         self.text, self.finish = self.text + text, finish
+        self.ended_at = time.monotonic()
         self.ended.set()
 
     def error(self, error: RequestError) -> None:
@@ -49,6 +55,8 @@ class Listener:
 
     def gone(self) -> bool:
         assert not self.ended.is_set()
+        if self.left and self.seen_gone is None:
+            self.seen_gone = time.monotonic()
         return self.left
 
 
@@ -102,13 +110,43 @@ def test_a_stop_string_ends_the_answer_and_lets_the_decoder_know(sender: Sender)
     assert (listener.text, listener.finish, job.dropped) == ("so it is", "stop", True)
 
 
-def test_a_client_that_is_gone_ends_its_chat(sender: Sender) -> None:
+def test_a_client_that_is_gone_ends_its_chat_at_once_and_gets_its_final_answer_later(sender: Sender) -> None:
     listener = Listener()
     job = make(listener)
     sender.add(job)
+    say(sender, job, "heard")
+    until(lambda: listener.text == "heard")
     listener.left = True
+    until(lambda: job.dropped and sender.live == 0)
+    assert not listener.ended.is_set()
+    say(sender, job, "unheard")
     assert listener.ended.wait(5)
-    assert (listener.finish, job.dropped) == ("cancelled", True)
+    assert (listener.text, listener.finish) == ("heard", "cancelled")
+    assert listener.seen_gone is not None and listener.ended_at - listener.seen_gone >= PARTING_S
+
+
+@pytest.mark.parametrize("end", ["stop", internal(RuntimeError("a step failed"))], ids=["whole", "failed"])
+def test_an_answer_whose_client_left_before_its_end_is_held_back_too(sender: Sender, end: object) -> None:
+    listener = Listener()
+    listener.left = True
+    job = make(listener)
+    job.end = end  # type: ignore[assignment]
+    sender.add(job)
+    sender.wake(True)
+    assert listener.ended.wait(5)
+    assert (listener.text, listener.finish, listener.problem) == ("", "cancelled", None)
+    assert listener.seen_gone is not None and listener.ended_at - listener.seen_gone >= PARTING_S
+
+
+def test_a_sender_that_closes_sends_what_it_held_back() -> None:
+    sending = Sender(Letters(), Metrics(None, {}, lambda: (0, 0)), lambda line: None)
+    sending.start()
+    listener = Listener()
+    listener.left = True
+    sending.add(make(listener))
+    until(lambda: sending.live == 0)
+    sending.close()
+    assert listener.finish == "cancelled"
 
 
 def test_a_chat_that_waited_too_long_is_told_so(sender: Sender) -> None:
@@ -119,7 +157,8 @@ def test_a_chat_that_waited_too_long_is_told_so(sender: Sender) -> None:
 
 
 def test_a_reply_that_cannot_be_sent_does_not_stop_the_others(sender: Sender) -> None:
-    broken, listener = make(Listener(broken=True)), Listener()
+    lost, listener = Listener(broken=True), Listener()
+    broken = make(lost)
     well = make(listener)
     sender.add(broken)
     sender.add(well)
@@ -127,3 +166,5 @@ def test_a_reply_that_cannot_be_sent_does_not_stop_the_others(sender: Sender) ->
     say(sender, well, "arrives", "stop")
     assert listener.ended.wait(5)
     assert listener.text == "arrives" and broken.dropped
+    assert lost.ended.wait(5)
+    assert lost.problem is not None and lost.problem.code == "internal"  # else the server would wait for it for ever

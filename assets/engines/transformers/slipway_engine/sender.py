@@ -3,22 +3,32 @@
 It alone sends, ends and asks for cancellation: asking a sender after its final flag kills the whole server, so each
 chat's reply has one owner. A send costs as much as a small model's token, so the thread rests after each round in
 proportion to what the round took: tokens gather meanwhile and travel together. First tokens and ends do not wait.
+
+Triton 2.51 frees a cancelled stream with its final answer, and dies when gRPC reports an earlier answer's write of that
+stream afterwards (a race like those of triton-inference-server/server issues #7368 and #8034, since mended). So a final
+answer keeps its distance: SETTLE_S from the answer before it, and PARTING_S from a client's leaving, which ends the
+chat at once but needs no haste with what nobody reads.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from .errors import RequestError, waited_too_long
+from .errors import RequestError, internal, waited_too_long
 from .job import Job
 from .metrics import Metrics
 from .text import Detokeniser, StopStrings
 
 POLL_S = 0.03  # how often each chat is asked whether its client is gone
-REST = 1.5  # seconds of rest for each second of sending, when several chats run
+SETTLE_S = 0.005  # how long gRPC gets to report an answer's write before the final answer follows it
+PARTING_S = 0.5  # how long the final answer to a client that is gone is held back
+PACE_S = 0.01  # least time between rounds, so that one chat gets at most a hundred answers a second
+REST = 3.0  # seconds of rest for each second of sending
 REST_LIMIT_S = 0.05
 
 
@@ -31,6 +41,7 @@ class _Outgoing:
         self.stops = StopStrings(job.stop)
         self.held = ""  # for answers that go out whole
         self.next_poll = time.monotonic() + POLL_S
+        self.settled = 0.0  # when its last answer's write will have been reported
 
 
 class Sender:
@@ -39,6 +50,7 @@ class Sender:
     def __init__(self, tokenizer: Any, metrics: Metrics, log: Callable[[str], None]) -> None:
         self._tokenizer, self._metrics, self._log = tokenizer, metrics, log
         self._live: dict[Job, _Outgoing] = {}
+        self._parting: deque[tuple[float, Callable[[], None]]] = deque()  # final answers held back: when, how
         self._news, self._urgent = threading.Event(), threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="slipway-send", daemon=True)
@@ -77,12 +89,13 @@ class Sender:
             self._urgent.clear()
             began = time.monotonic()
             self._round(list(self._live.values()), began)
+            self._see_off(began)
             self._metrics.flush(began)
-            if closing and (not self._live or all(job.end is None for job in self._live)):
+            if closing and not self._parting and all(job.end is None for job in self._live):
                 return
-            if len(self._live) > 1:
-                now = time.monotonic()
-                self._urgent.wait(min(REST_LIMIT_S, (now - began) * REST))
+            if self._live:
+                spent = time.monotonic() - began
+                self._urgent.wait(min(REST_LIMIT_S, max(PACE_S, spent * REST)))
 
     def _round(self, outgoing: list[_Outgoing], now: float) -> None:
         for chat in outgoing:
@@ -90,26 +103,48 @@ class Sender:
                 self._serve(chat, now)
             except Exception as error:  # one reply that cannot be sent must not stop the others
                 self._log(f"an answer could not be sent: {error!r}")
-                self._forget(chat, "failed")
+                self._part(chat, "failed", partial(chat.job.reply.error, internal(error)), now)
+
+    def _part(self, chat: _Outgoing, outcome: str, last: Callable[[], None], now: float) -> None:
+        """Ends a chat that nobody reads any more, its last answer later."""
+        self._parting.append((now + PARTING_S, last))
+        self._forget(chat, outcome)
+
+    def _see_off(self, now: float) -> None:
+        """Sends the last answers that were held back long enough."""
+        while self._parting and self._parting[0][0] <= now:
+            last = self._parting.popleft()[1]
+            try:
+                last()
+            except Exception as error:  # as in a round
+                self._log(f"a chat could not be ended: {error!r}")
 
     def _serve(self, chat: _Outgoing, now: float) -> None:
         job = chat.job
         end = job.end  # read before the tokens: the decode thread writes it after the last of them
         text = self._text(chat)
+        ends = chat.stops.hit or end is not None or (job.admitted is None and now > job.deadline)
+        if ends:
+            time.sleep(max(0.0, chat.settled - time.monotonic()))
+        if (ends or now >= chat.next_poll) and job.reply.gone():
+            self._part(chat, "cancelled", partial(job.reply.final, "", "cancelled", job), now)
+            return
+        if now >= chat.next_poll:
+            chat.next_poll = now + POLL_S
         if chat.stops.hit:
             self._finish(chat, text, "stop")
         elif isinstance(end, RequestError):
-            job.reply.error(end)
-            self._forget(chat, "failed")
+            self._refuse(chat, end)
         elif end is not None:
             text += chat.stops.feed(chat.detokeniser.flush())
             self._finish(chat, text + chat.stops.flush(), "stop" if chat.stops.hit else end)
-        else:
-            if not job.stream:
-                chat.held += text
-            elif text:
-                job.reply.delta(text)
-            self._look_after(chat, now)
+        elif ends:
+            self._refuse(chat, waited_too_long(now - job.arrived))
+        elif not job.stream:
+            chat.held += text
+        elif text:
+            job.reply.delta(text)
+            chat.settled = time.monotonic() + SETTLE_S
 
     def _text(self, chat: _Outgoing) -> str:
         fresh, job = chat.job.fresh, chat.job
@@ -128,24 +163,13 @@ class Sender:
                 break
         return out
 
-    def _look_after(self, chat: _Outgoing, now: float) -> None:
-        """Ends chats whose client is gone and chats that waited too long."""
-        job = chat.job
-        if now >= chat.next_poll:
-            chat.next_poll = now + POLL_S
-            if job.reply.gone():
-                job.dropped = True
-                self._finish(chat, "", "cancelled")
-                return
-        if job.admitted is None and now > job.deadline:
-            job.dropped = True
-            job.reply.error(waited_too_long(now - job.arrived))
-            self._forget(chat, "failed")
-
     def _finish(self, chat: _Outgoing, text: str, finish: str) -> None:
-        chat.job.dropped = True
         chat.job.reply.final(chat.held + text, finish, chat.job)
-        self._forget(chat, "cancelled" if finish == "cancelled" else "finished")
+        self._forget(chat, "finished")
+
+    def _refuse(self, chat: _Outgoing, error: RequestError) -> None:
+        chat.job.reply.error(error)
+        self._forget(chat, "failed")
 
     def _forget(self, chat: _Outgoing, outcome: str) -> None:
         chat.job.dropped = True

@@ -26,6 +26,7 @@ PACKAGES = {
     "debootstrap": "debootstrap",
     "busybox": "busybox-static",
     "sshd": "openssh-server",
+    "strace": "strace",
 }
 FONTS = ("fonts-noto-cjk", "/usr/share/fonts/opentype/noto")
 BUILDX = "usr/libexec/docker/cli-plugins/docker-buildx"

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import random
+import signal
 import socket
 import statistics
+import subprocess
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import engine_server
@@ -21,7 +25,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpc
 
-from tests.conftest import until
+from tests.conftest import missing, until
 
 pytestmark = pytest.mark.live
 KINDS = {
@@ -341,3 +345,40 @@ def test_a_thousand_connects_drops_and_cancels_leave_the_server_whole(
     assert server.alive
     assert answer(server, **HELLO) == before
     assert metric(server, "slipway_requests_total", model="chat", outcome="cancelled") > 50
+
+
+@pytest.fixture
+def halting(runtime_dir: Path, tiny_models: Path, tmp_path: Path) -> Iterator[engine_server.Server]:
+    """A server each third of whose network sends takes 15 ms longer, as where a machine has too much to do."""
+    launcher = tmp_path / "halting" / "bin" / "tritonserver"
+    launcher.parent.mkdir(parents=True)
+    (tmp_path / "halting" / "backends").symlink_to(runtime_dir / "backends")
+    held = "strace -f -qqq --seccomp-bpf -o /dev/null -e trace=sendmsg -e inject=sendmsg:delay_exit=15000:when=1+3"
+    launcher.write_text(f'#!/bin/sh\nexec {held} {runtime_dir}/bin/slipway-tritonserver "$@"\n')
+    launcher.chmod(0o755)
+    if subprocess.run(("strace", "-qqq", "-o", "/dev/null", "true"), check=False).returncode:
+        missing("strace that may trace (apt install strace)")
+    model = {"model_dir": str(tiny_models / "llama"), "device": "cpu"}
+    with engine_server.serving(tmp_path, {"chat": model}, launcher) as server:
+        yield server
+        os.killpg(server.process.pid, signal.SIGKILL)  # strace would not pass a gentler signal on
+
+
+def test_chats_that_are_cancelled_behind_slow_sends_leave_the_server_whole(
+    halting: engine_server.Server, crowd: ThreadPoolExecutor
+) -> None:
+    """tritonserver 2.51 dies of a final answer that comes between a cancel and the report of the last write."""
+    before = answer(halting, **HELLO)
+
+    def one(seed: int) -> None:
+        draw = random.Random(seed)
+        talk = Talk(halting, text_input="hello", max_tokens=draw.randrange(200, 400), temperature=0.8, seed=seed)
+        for _ in range(draw.randrange(4)):
+            if not talk.last:
+                talk.next()
+        talk.close(cancel=True)
+
+    for done in [crowd.submit(one, seed) for seed in range(1500)]:
+        done.result(timeout=120)
+    assert answer(halting, **HELLO) == before
+    assert metric(halting, "slipway_requests_total", model="chat", outcome="cancelled") > 750

@@ -60,8 +60,7 @@ def servers(
 
 @pytest.fixture
 def server(servers: Callable[[], engine_server.Server]) -> Iterator[engine_server.Server]:
-    """A real tritonserver. One that dies, as this release does once in thousands of cancelled streams, is the failure
-    of the test in which it died, and of no other."""
+    """A real tritonserver. One that dies is the failure of the test in which it died, and of no other."""
     running = servers()
     yield running
     assert running.alive, f"tritonserver ended in this test, status {running.process.returncode}: {running.tail()}"

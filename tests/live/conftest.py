@@ -57,8 +57,7 @@ def demo_servers(live_control: Control) -> Iterator[Callable[[], Run]]:
 
 @pytest.fixture
 def served(demo_servers: Callable[[], Run], live_control: Control) -> Iterator[Run]:
-    """A demo server, shared. One that dies, as this release of Triton does once in thousands of cancelled streams, is
-    the failure of the test in which it died, and of no other."""
+    """A demo server, shared. One that dies is the failure of the test in which it died, and of no other."""
     run = demo_servers()
     yield run
     assert _lives(live_control, run), live_control.log(run.id, "serve").lines[-5:]

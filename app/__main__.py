@@ -1,4 +1,7 @@
-"""The composition root: the one place where concrete classes meet. `slipway` and `python -m app` start here."""
+"""The composition root of the panel and the command line: `slipway` and `python -m app` start here.
+
+The other one, of a worker's process, is app/work.py.
+"""
 
 from __future__ import annotations
 

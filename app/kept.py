@@ -1,4 +1,5 @@
-"""The use cases about what is kept: pins, files of deployments, keys of the API. A part of Control."""
+"""The use cases about what is kept: pins, comparisons and files of deployments, places in their logs, servers watched
+by address, keys of the API. A part of Control."""
 
 from __future__ import annotations
 

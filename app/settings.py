@@ -1,4 +1,8 @@
-"""One frozen Settings from flags and environment. Nothing else in the project reads configuration."""
+"""One frozen Settings from flags and environment: what a person may set for the whole panel.
+
+Read elsewhere, where they are used: the terminal's language (app/cli.py), DOCKER_HOST, DOCKER_CONTEXT and DOCKER_CONFIG
+(backends/docker_host.py), tokens and endpoints of the model hubs (backends/probes/model.py).
+"""
 
 from __future__ import annotations
 

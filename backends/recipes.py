@@ -1,4 +1,7 @@
-"""The engines that this version can drive: each a recipe and its tensors. A new engine is one line here."""
+"""The engines that this version can drive: each a recipe and its tensors, one row of both tables below.
+
+A new engine also needs its name in `spec.EngineName` and its facts in assets/engine_paths.toml and engine_limits.toml.
+"""
 
 from __future__ import annotations
 

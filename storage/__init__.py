@@ -1,1 +1,4 @@
-"""What is remembered: runs and events in SQLite, log text in files. Knows the vocabulary of `backends`, no rules."""
+"""What is remembered, in one SQLite database: runs and their events, conversations, keys, choices, watched servers.
+
+Knows the vocabulary of `backends`, no rules. Log text lies in files (backends/logs.py).
+"""

@@ -1,4 +1,4 @@
-"""The only place that knows Gradio: the blocks of the page, the one event, the mount."""
+"""The page in Gradio: its blocks, the one event, the mount. Imported through fast_gradio.py; opening.py minds its files."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Chat <-> tensors of the embedded engine's model (assets/engines/transformers). Pure.
 
 Inputs, all optional but one of `text_input` and `messages`: BYTES[1]; sampling values of shape [1]; `stop` and
-`bad_words` BYTES[-1].
-Outputs of each response: `text_output` (new text), `finish_reason` ("" until the last), token counts INT32[1].
+`bad_words` BYTES[-1]; `stream` BOOL[1], never sent from here (false: one response with everything).
+Outputs of each response: `text_output` (new text), `finish_reason` ("" until the last), token counts INT32[1], and
+`queue_ms` and `ttft_ms` FP32[1], not asked for from here.
 """
 
 from __future__ import annotations

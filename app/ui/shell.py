@@ -1,4 +1,4 @@
-"""The page in Gradio: its blocks, the one event, the mount. Imported through fast_gradio.py; opening.py minds its files."""
+"""The page in Gradio: its blocks, the one event, the mount. Gradio is imported through fast_gradio.py."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from typing import Any
 from app import cli_kept, cli_keys, cli_shelf, cli_talks, terminal
 from app.asking import in_step
 from app.control import DEMO, Control
+from app.listening import listening
 from backends.errors import BadInput, SlipwayError, StepFailed
 from backends.events import Kind
 from backends.reading import read, read_json
@@ -52,15 +53,16 @@ def main(argv: Sequence[str], make_control: MakeControl) -> int:
 def _panel(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
     flags = {name: getattr(arguments, name) for name in ("home", "host", "port", "names")}
     control = make_control(flags)
-    from app.web import serve  # late: only the panel needs gradio
+    with listening(control.settings) as sockets:
+        from app.web import serve  # late: only the panel needs gradio
 
-    control.recover()
-    if arguments.demo:
-        started = control.start(DEMO)
-        print((terminal.DEMO_STARTED if started.created else terminal.DEMO_THERE).of(language), flush=True)
-        if started.created:
-            print(terminal.downloads(control, started.run.plan, language), flush=True)
-    return serve(control, control.settings)
+        control.recover()
+        if arguments.demo:
+            started = control.start(DEMO)
+            print((terminal.DEMO_STARTED if started.created else terminal.DEMO_THERE).of(language), flush=True)
+            if started.created:
+                print(terminal.downloads(control, started.run.plan, language), flush=True)
+        return serve(control, control.settings, sockets)
 
 
 def _setup(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:

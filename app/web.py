@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import socket
 from typing import Any
 
 import uvicorn
@@ -25,6 +26,7 @@ from app.asked import language_of
 from app.chat_routes import routes
 from app.control import Control
 from app.guard import COOKIE, SESSION_S, Guard, Login, cookie
+from app.listening import address
 from app.live import Live, Wanted
 from app.prometheus import exposition
 from app.settings import ASSETS, Settings
@@ -124,8 +126,8 @@ def web(control: Control, settings: Settings, login: Login | None) -> FastAPI:
     return mount(app, control)
 
 
-def serve(control: Control, settings: Settings) -> int:
-    """Serves the panel until it is ended. Returns the exit status of the program."""
+def serve(control: Control, settings: Settings, sockets: list[socket.socket]) -> int:
+    """Serves the panel on sockets that listen already, until it is ended. Returns the exit status of the program."""
     login = None
     if not settings.loopback:
         password = settings.password or secrets.token_urlsafe(12)
@@ -135,19 +137,18 @@ def serve(control: Control, settings: Settings) -> int:
     control.watch()
     app = web(control, settings, login)
     config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, log_level="warning", access_log=False,
-        timeout_graceful_shutdown=2, server_header=False, ws="none",
-    )  # fmt: skip
-    server = Server(config, app.state.live, f"http://{_shown_host(settings.host)}:{settings.port}")
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, server_header=False, ws="none"
+    )
+    server = Server(config, app.state.live, address(settings.host, settings.port))
     try:
-        server.run()
+        server.run(sockets)
     except SystemExit:
         return 1
     return 0 if server.started else 1
 
 
 class Server(uvicorn.Server):
-    """uvicorn that says its address once it listens, and ends the live streams before it waits for them."""
+    """uvicorn that says its address once it answers, and ends the live streams before it waits for them."""
 
     def __init__(self, config: uvicorn.Config, live: Live, address: str) -> None:
         super().__init__(config)
@@ -213,10 +214,6 @@ def _wanted(request: Request, control: Control) -> Wanted:
     told = request.headers.get("last-event-id") or asked.get("from") or ""
     cursor = int(told) if told.isdecimal() else None
     return Wanted(language_of(request), run, step, cursor, asked.get("monitor") == "1", which)
-
-
-def _shown_host(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104
 
 
 __all__ = ["serve", "web"]

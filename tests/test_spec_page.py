@@ -36,9 +36,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }
 PAGES = ("README.md", "docs/README.zh-CN.md", "docs/spec.md", "docs/fastertransformer.md")
 MACHINE = guided_trtllm.machine("NVIDIA A100-SXM4-80GB", 80, 2, 81_920, "580.95.05")
-MODELS: dict[str, Model] = {
-    one.source.id: one for one in (guides.LLAMA_7B, guided_trtllm.LLAMA3, guided_trtllm.QWEN3)
-}
+MODELS: dict[str, Model] = {one.source.id: one for one in (guides.LLAMA_7B, guided_trtllm.LLAMA3, guided_trtllm.QWEN3)}
 
 
 def _examples(page: str) -> list[bytes]:

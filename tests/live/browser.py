@@ -71,8 +71,9 @@ STATE = """async () => ({
 
 
 # Gradio tells of its own connection that a reload cut; and a container that starts on this machine changes its network,
-# whereupon Chromium drops what it was about to fetch, and the page loads itself again.
-NOT_OURS = ("AbortError", "Connection errored out", "net::ERR_NETWORK_CHANGED", "dynamically imported module")
+# whereupon Chromium drops what it was about to fetch, a module or a style sheet, and the page loads itself again.
+DROPPED = ("net::ERR_NETWORK_CHANGED", "dynamically imported module", "Unable to preload CSS")
+NOT_OURS = ("AbortError", "Connection errored out", *DROPPED)
 
 
 class Visitor:

@@ -117,11 +117,6 @@ def proxies(environ: Mapping[str, str], host: str) -> dict[str, str]:
     return found
 
 
-def has_login(value: str) -> bool:
-    """Whether an address holds a name or password."""
-    return re.match(r"(?:[a-z0-9+]+://)?[^/\s]*@", value) is not None
-
-
 def _value(path: Path, *keys: str) -> str | None:
     """A string deep in a JSON file; None where the file or the value is missing or odd."""
     try:

@@ -26,6 +26,16 @@ def refusal(en: str, zh: str, field: str = "") -> PydanticCustomError:
     return PydanticCustomError("slipway", "{en}", {"en": en, "zh": zh, "field": field})
 
 
+_LOGIN = re.compile(
+    r"(?:[a-z][a-z0-9+.-]*://)?[^/@\s]*(?::(?!\d*/)[^@\s]*)?@", re.IGNORECASE
+)  # a password may hold a "/"
+
+
+def has_login(address: str) -> bool:
+    """Whether an address holds a name or password before its host."""
+    return _LOGIN.match(address) is not None
+
+
 # --- what there is: the machine -----------------------------------------------------------------------------------
 
 
@@ -249,7 +259,7 @@ class Ports(Frozen):
     metrics: int | None = Field(default=None, ge=1, le=65535)
 
 
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,254}(?:@[a-z0-9]+:[0-9a-f]{32,128})?")  # "@": a digest, no login
 
 
 def _image_name(words: str) -> str:
@@ -266,7 +276,7 @@ REPOSITORY = r"^(https://|file://|/)[A-Za-z0-9._~%/:@+-]{1,500}$"  # of git; htt
 
 
 def _without_login(value: str) -> str:
-    if re.match(r"[a-z]+://[^/]*@", value):
+    if has_login(value):
         raise refusal(
             "it holds a name or password, which every plan and log would show. Leave them out: git finds the login in "
             "~/.netrc or its credential helper.",
@@ -402,9 +412,9 @@ class Spec(Frozen):
         return self
 
 
-_WITH_USERINFO = re.compile(r"^(?:[a-z+]+://)?[^/@]*@")
 _URL = re.compile(r"https?://[^\s/]+(?:/\S*)?")
 _IMAGE_PREFIX = re.compile(r"[a-z0-9][a-z0-9.-]*(?::[0-9]{1,5})?(?:/[a-z0-9._/-]+)?")
+_SHAPES = {"registry_mirror": _IMAGE_PREFIX, "torch_index": None, "no_proxy": None}  # a folder, hosts: of any shape
 
 
 class Sources(Frozen):
@@ -422,11 +432,10 @@ class Sources(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name in ("registry_mirror", "git_mirror", "pip_index", "hf_endpoint", "http_proxy", "https_proxy"):
-            value = getattr(self, name)
+        for name, value in self:
             if value is None:
                 continue
-            if _WITH_USERINFO.match(value):
+            if has_login(value):
                 raise refusal(
                     f"{name} holds a name or password, which every plan and log would show. "
                     "Leave them out: give the login to the tool itself (pip.conf, ~/.netrc, Docker's config.json).",
@@ -434,12 +443,12 @@ class Sources(Frozen):
                     "请去掉，改在工具自身的配置中登录（pip.conf、~/.netrc、Docker 的 config.json）。",
                     name,
                 )
-            shape = _IMAGE_PREFIX if name == "registry_mirror" else _URL
-            if not shape.fullmatch(value):
+            shape = _SHAPES.get(name, _URL)
+            if shape is not None and not shape.fullmatch(value):
                 example = "mirror.example:5000/hub" if name == "registry_mirror" else "https://mirror.example/"
                 raise refusal(
-                    f"{name}: “{value}” cannot be used. Write it like {example}.",
-                    f"{name}：“{value}”无法使用，写法如 {example}。",
+                    f"{name}: this cannot be used. Write it like {example}.",
+                    f"{name}：无法使用，写法如 {example}。",
                     name,
                 )
         return self

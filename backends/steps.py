@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from backends.errors import BadInput
 from backends.spec import Chat, Frozen, Hardware, Spec
@@ -166,7 +166,7 @@ class Ask(_Step):
     model: str
     chat: Chat
     talk: dict[str, str] = {}  # what the engine's tensors must know of this deployment, for every later chat too
-    timeout_s: float = 300.0
+    stall_s: float = Field(default=300.0, validation_alias=AliasChoices("stall_s", "timeout_s"))  # the latter: before
 
 
 Step = Annotated[WriteFiles | Task | FetchSource | PullImage | BuildImage | Service | Ask, Field(discriminator="kind")]

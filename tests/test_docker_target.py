@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from app.settings import settings
 from backends.errors import BadInput, OutOfSpace, StepFailed, Unreachable
+from backends.reading import read
 from backends.sources import applied, declared, mirrored, variables, with_arguments
-from backends.spec import Sources
+from backends.spec import Sources, Spec
 from backends.steps import BuildImage, Container, Mount, Plan, PullImage, Service, Task, fingerprints
 from backends.targets import buildx, container_logs, containers
 from backends.targets import engine as engine_room
@@ -422,6 +423,10 @@ def test_without_mirrors_a_plan_is_as_it_was() -> None:
         ("pip_index", "https://me:pa55word@pypi.example/simple"),
         ("registry_mirror", "me:pa55word@mirror.example"),
         ("hf_endpoint", "https://hf_token@hf.example"),
+        ("torch_index", "https://me:pa55word@wheels.example/cpu"),
+        ("torch_index", "HTTPS://pa55word@wheels.example/cpu"),
+        ("https_proxy", "http://me:pa55/word@proxy.example:3128"),
+        ("git_mirror", "http:///me:pa55word@git.example"),
     ],
 )
 def test_an_address_with_a_login_is_refused_and_not_repeated(name: str, value: str, tmp_path: Path) -> None:
@@ -430,6 +435,20 @@ def test_an_address_with_a_login_is_refused_and_not_repeated(name: str, value: s
     assert name in refused.value.field
     assert "pa55word" not in refused.value.of("en") + refused.value.of("zh")
     assert "hf_token@" not in refused.value.of("en") + refused.value.of("zh")
+
+
+@pytest.mark.parametrize("value", ["/srv/wheels@2/cpu", "file:///srv/cpu", "https://wheels.example:8443/a@b/cpu"])
+def test_wheels_may_lie_in_a_folder_or_behind_a_sign_that_is_no_login(value: str, tmp_path: Path) -> None:
+    found = settings({"home": tmp_path}, {"SLIPWAY_TORCH_INDEX": value})
+    assert found.sources.torch_index == value
+
+
+def test_an_image_may_name_its_digest_but_no_login() -> None:
+    digest = "sha256:" + "0f" * 32
+    assert SPEC.model_validate({**SPEC.model_dump(), "image": f"nvcr.io/a/b@{digest}"}).image == f"nvcr.io/a/b@{digest}"
+    with pytest.raises(BadInput) as refused:
+        read(Spec, SPEC.model_dump() | {"image": "me:pa55word@nvcr.io/a/b:1"})
+    assert "pa55word" not in refused.value.of("en") + refused.value.of("zh")
 
 
 def test_usual_variables_count_too_but_not_with_a_login_in_them(tmp_path: Path) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -13,8 +18,10 @@ import pytest
 from backends.errors import BadInput, OutOfSpace, Refused, Stalled, StepFailed, Stopped, Unreachable
 from backends.spec import Chat, Endpoint, Piece
 from backends.steps import Ask, File, Forecast, Service, Step, WriteFiles, fill_step
+from backends.targets import waiting
 from backends.targets.base import Work, child_environment, redact
 from backends.targets.local import LocalTarget
+from backends.targets.processes import born
 from backends.text import same
 from tests.conftest import until
 from tests.plans import python
@@ -117,6 +124,7 @@ def test_a_secret_split_over_two_writes_is_still_taken_out(home: Path) -> None:
     "text",
     [
         "https://user:pa55word@host/x",
+        "https://pa55word@host/x",
         "Authorization: Bearer abcdefgh12345",
         "hf_ABCDEFGHIJKLMNOPQ",
         "nvapi-abcdefghijklmn",
@@ -261,13 +269,61 @@ def test_a_server_that_never_answers_and_does_nothing_has_stalled(target, home: 
         serve(target, home, service("import time; time.sleep(600)", stall_s=2.0), free)
 
 
-def test_a_pid_that_was_given_to_another_program_is_not_ours(target: LocalTarget, home: Path) -> None:
+@pytest.mark.parametrize("known_by", ["born", "created"])
+def test_a_server_is_still_found_after_the_clock_was_set(
+    target: LocalTarget, home: Path, free: Endpoint, known_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(target, home, service(), free)
+    kept = home / "runs" / RUN / "service.json"
+    told = json.loads(kept.read_text())
+    if known_by == "created":  # as a version before wrote it
+        told = {"pid": told["pid"], "created": psutil.Process(told["pid"]).create_time(), "endpoint": told["endpoint"]}
+        kept.write_text(json.dumps(told))
+    before = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: before + 3600)
+    assert psutil.Process(told["pid"]).create_time() > before + 3600
+    other = LocalTarget(home, home, sys.executable, os.environ, lambda *_: iter(()))
+    assert other.find(RUN).service
+    assert other.watch(RUN) is None
+
+
+def _another_boot(birth: str) -> str:
+    return f"another {birth.split()[1]}"
+
+
+def _another_start(birth: str) -> str:
+    return f"{birth.split()[0]} {int(birth.split()[1]) - 1}"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda me: {"born": _another_boot(born(me.pid))},
+        lambda me: {"born": _another_start(born(me.pid))},
+        lambda me: {"created": me.create_time()},
+    ],
+)
+def test_a_pid_that_was_given_to_another_program_is_not_ours(target: LocalTarget, home: Path, told) -> None:
     me = psutil.Process()
-    told = home / "runs" / RUN / "service.json"
-    told.write_text(f'{{"pid": {me.pid}, "created": {me.create_time() - 100}}}')
+    (home / "runs" / RUN / "service.json").write_text(json.dumps({"pid": me.pid} | told(me)))
     assert not target.find(RUN).service
     target.stop(RUN)
     assert me.is_running()
+
+
+def test_a_process_is_known_by_its_start_whatever_its_name(tmp_path: Path) -> None:
+    odd = tmp_path / "a) b (1 2"
+    odd.symlink_to(sys.executable)
+    child = subprocess.Popen((odd, "-c", "import time; time.sleep(60)"))
+    try:
+        ticks = int(born(child.pid).split()[1])
+        started_s = ticks / os.sysconf("SC_CLK_TCK") + psutil.boot_time()
+        assert started_s == pytest.approx(psutil.Process(child.pid).create_time(), abs=0.02)
+    finally:
+        child.kill()
+        child.wait()
+    with pytest.raises(psutil.NoSuchProcess):
+        born(child.pid)
 
 
 QUESTION = Ask(id="a", title=same("a"), engine="transformers", model="m", chat=Chat(prompt="x"), needs=("s",))
@@ -310,10 +366,38 @@ def test_an_answer_of_nothing_is_none(target: LocalTarget, home: Path, said: str
         do(target, home, QUESTION.model_copy(update={"needs": ()}))
 
 
-def test_a_server_that_never_answers_can_be_stopped(home: Path, free: Endpoint) -> None:
-    import threading
-    import time
+def test_a_slow_answer_is_waited_for_as_long_as_it_comes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, looked = [0.0], threading.Event()
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(waiting, "LOOK_S", 0.01)
 
+    def a_look() -> None:
+        looked.clear()
+        assert looked.wait(30)
+
+    def ask(*_: object) -> Iterator[Piece]:
+        for word in ("slow", " but", " moving"):
+            a_look()
+            now[0] += 0.8 * QUESTION.stall_s
+            a_look()
+            yield Piece(text=word)
+
+    def stop() -> bool:
+        looked.set()
+        return False
+
+    (home / "runs" / RUN / "logs").mkdir(parents=True)
+    log = do(LocalTarget(home, home, sys.executable, os.environ, ask), home, QUESTION, stop)
+    assert log.read_text() == "slow but moving\n"
+
+
+def test_a_question_that_a_version_before_kept_is_read_with_its_patience() -> None:
+    kept = QUESTION.model_dump(mode="json")
+    del kept["stall_s"]
+    assert Ask.model_validate(kept | {"timeout_s": 12.5}).stall_s == 12.5
+
+
+def test_a_server_that_never_answers_can_be_stopped(home: Path, free: Endpoint) -> None:
     (home / "runs" / RUN / "logs").mkdir(parents=True)
     silent = threading.Event()
 
@@ -326,8 +410,8 @@ def test_a_server_that_never_answers_can_be_stopped(home: Path, free: Endpoint) 
     with pytest.raises(Stopped):
         do(target, home, QUESTION, stop=lambda: time.monotonic() - begun > 0.5)
     (home / "runs" / RUN / "logs" / "s.log").write_text("the server's own words\n")
-    with pytest.raises(Stalled) as stalled:
-        do(target, home, QUESTION.model_copy(update={"timeout_s": 0.3}))
+    with pytest.raises(Stalled, match="no part of an answer") as stalled:
+        do(target, home, QUESTION.model_copy(update={"stall_s": 0.3}))
     assert stalled.value.last_lines == ("the server's own words",)
     assert time.monotonic() - begun < 10
     silent.set()

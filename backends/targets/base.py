@@ -111,6 +111,7 @@ SECRET_NAME = re.compile(r"(?i)(token|secret|passw(or)?d|api_?key|access_?key|cr
 _SECRET_SHAPES = (
     re.compile(r"\b(hf_|nvapi-|ghp_|gho_|github_pat_|glpat-|sk-)[A-Za-z0-9_-]{12,}"),
     re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),
+    re.compile(r"(?:(?<=http://)|(?<=https://))[^/\s?#@]+(?=@)"),  # a token stands there without a name
     re.compile(r"(?i)(?<=bearer )[A-Za-z0-9._~+/=-]{8,}"),
 )
 

@@ -141,7 +141,7 @@ class _Client:
 
     def __init__(self, process: psutil.Process, out: Path, child: subprocess.Popen[bytes] | None = None) -> None:
         self.process, self.out, self._child = process, out, child
-        self._created = process.create_time()
+        self._born = processes.born(process.pid)
         self._read = 0
         self._rest = b""
 
@@ -153,7 +153,7 @@ class _Client:
     def lives(self) -> bool:
         if self._child is not None:
             return self._child.poll() is None
-        return processes.alive(self.process.pid, self._created) is not None
+        return processes.alive(self.process.pid, self._born) is not None
 
     @property
     def status(self) -> int | None:

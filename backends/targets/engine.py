@@ -18,6 +18,7 @@ from docker.types import CancellableStream
 
 from backends import docker_host, doctor
 from backends.errors import OutOfSpace, SlipwayError, StepFailed, Unreachable
+from backends.spec import has_login
 from backends.ssh import DockerTunnel
 from backends.text import Text
 
@@ -90,7 +91,7 @@ class Engine:
     def secret_proxies(self) -> dict[str, str]:
         """Docker's own proxies where one of them holds a login, which `docker inspect` would show; else empty."""
         found = docker_host.proxies(self._environ, self.host)
-        return found if any(map(docker_host.has_login, found.values())) else {}
+        return found if any(map(has_login, found.values())) else {}
 
     def root(self) -> str | None:
         """The folder of this machine where images and containers lie; None where the engine is elsewhere."""

@@ -258,7 +258,7 @@ class LocalTarget:
             running = psutil.Process(child.pid)
             told = {
                 "pid": child.pid,
-                "created": running.create_time(),
+                "born": processes.born(child.pid),
                 "endpoint": work.endpoint.model_dump(),
             }
             _write_whole(work.folder / "service.json", json.dumps(told))
@@ -295,7 +295,7 @@ class LocalTarget:
         text, tokens = "", 0
         pieces = self._ask(step.engine, work.endpoint, step.chat, step.talk)
         server_log = waiting.server_log(step, work)
-        for piece in waiting.in_time(pieces, replace(work, log=server_log), step.timeout_s, look):
+        for piece in waiting.in_time(pieces, replace(work, log=server_log), step.stall_s, look):
             if first is None and piece.text:
                 first = time.monotonic() - started
             text += piece.text
@@ -319,7 +319,10 @@ class LocalTarget:
     def _service(self, run: str) -> psutil.Process | None:
         try:
             told = json.loads((self._home / "runs" / run / "service.json").read_text(encoding="utf-8"))
-            return processes.alive(int(told["pid"]), float(told["created"]))
+            if "born" in told:
+                return processes.alive(int(told["pid"]), str(told["born"]))
+            # Written by a version that knew a server by the wall clock, which may have been set since.
+            return processes.alive_of_run(int(told["pid"]), run, str(self._home))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 

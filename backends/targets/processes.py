@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import psutil
 
 MARK = "SLIPWAY_RUN"
 HOME_MARK = "SLIPWAY_RUN_HOME"
+_BOOT = Path("/proc/sys/kernel/random/boot_id")  # new at every start of the machine; random(4)
 
 
 def of_run(run: str, home: str) -> list[psutil.Process]:
@@ -58,14 +60,36 @@ def memory_mib(processes: Iterable[psutil.Process]) -> int:
     return total // 2**20
 
 
-def alive(pid: int, created: float) -> psutil.Process | None:
-    """The process of that pid if it is still the same one and no zombie."""
+def born(pid: int) -> str:
+    """What tells a process from every other that had its pid or will: the boot, and the clock ticks from there to its
+    start. Setting the clock moves neither, unlike psutil's `create_time`. Raises psutil.NoSuchProcess.
+
+    Source: proc_pid_stat(5), field 22 (starttime); the second field, a name, may hold spaces and brackets.
+    """
     try:
+        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # it has ended, or it is somebody else's and hidden from us
+        raise psutil.NoSuchProcess(pid) from None
+    boot = _BOOT.read_text(encoding="ascii").strip() if _BOOT.exists() else "?"  # some sandboxes do not tell
+    return f"{boot} {told.rpartition(')')[2].split()[19]}"
+
+
+def alive(pid: int, birth: str) -> psutil.Process | None:
+    """The process of that pid if it is still the one that was `born` so, and no zombie."""
+    with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
-        same = abs(process.create_time() - created) < 0.05
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
+        if born(pid) == birth and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None
+
+
+def alive_of_run(pid: int, run: str, home: str) -> psutil.Process | None:
+    """The process of that pid if it bears the run's mark and is no zombie."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if _marked(process, run, home):
+            return process
+    return None
 
 
 def _mine() -> Iterator[psutil.Process]:

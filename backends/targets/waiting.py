@@ -32,6 +32,8 @@ FREE_HOME = Text(
     en="Free some space there, or set SLIPWAY_HOME to a larger disk, then retry. What was done is kept.",
     zh="请在该处腾出空间，或把 SLIPWAY_HOME 设到更大的磁盘后重试。已完成的部分会保留。",
 )
+_NO_WORK = Text(en="no line, no work", zh="没有任何输出或进展")
+_NO_ANSWER = Text(en="no part of an answer came", zh="没有收到回答的任何部分")
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know our loopback
 
 
@@ -143,9 +145,9 @@ def await_health(
     yield Event(step=step.id, kind=Kind.PROGRESS, fraction=1.0)
 
 
-def in_time(items: Iterable[T], work: Work, timeout_s: float, look: Callable[[], object]) -> Iterator[T]:
+def in_time(items: Iterable[T], work: Work, stall_s: float, look: Callable[[], object]) -> Iterator[T]:
     """The items of a source that may block, as they come; calls `look` meanwhile. Raises Stopped soon after being
-    asked, Stalled after `timeout_s` in all, and what the source raises.
+    asked, Stalled where none has come for `stall_s`, and what the source raises.
 
     The source runs in a thread of its own: a server that took a request and never answers cannot be interrupted.
     """
@@ -160,20 +162,21 @@ def in_time(items: Iterable[T], work: Work, timeout_s: float, look: Callable[[],
             came.put((None, error, True))
 
     threading.Thread(target=take, daemon=True, name="in-time").start()
-    deadline = time.monotonic() + timeout_s
+    moved = time.monotonic()
     while True:
         work.check_stop()
         look()
-        if time.monotonic() > deadline:
-            raise stalled(timeout_s, work.log)
         try:
             item, error, over = came.get(timeout=LOOK_S)
         except queue.Empty:
+            if time.monotonic() - moved > stall_s:
+                raise stalled(stall_s, work.log, _NO_ANSWER) from None
             continue
         if error is not None:
             raise error
         if over:
             return
+        moved = time.monotonic()
         yield item  # type: ignore[misc]  # an item, since it is neither an error nor the end
 
 
@@ -262,12 +265,12 @@ def unanswered(error: SlipwayError, watch: Callable[[], int | None], log: Path) 
     return StepFailed(message, found.hint if found else error.hint, last_lines=lines)
 
 
-def stalled(seconds: float, log: Path) -> Stalled:
-    """Nothing moved for `seconds`."""
+def stalled(seconds: float, log: Path, what: Text = _NO_WORK) -> Stalled:
+    """Nothing moved for `seconds`; `what` was waited for in vain."""
     return Stalled(
         Text(
-            en=f"Nothing moved for {seconds:.0f} s: no line, no work. It was ended.",
-            zh=f"{seconds:.0f} 秒内没有任何输出或进展，已终止。",
+            en=f"Nothing moved for {seconds:.0f} s: {what.en}. It was ended.",
+            zh=f"{seconds:.0f} 秒内{what.zh}，已终止。",
         ),
         Text(en="Look at the last lines, then retry.", zh="查看最后几行后重试。"),
         last_lines=tail(log),

@@ -19,19 +19,20 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from app.asked import json_body, language_of
+from app.asked import json_body, language_of, unheard
 from app.control import Control
 from backends import openai
 from backends.errors import SlipwayError
 from backends.openai import Answer, Asked
 from backends.runs import Run
 from backends.spec import Piece
-from backends.text import Language
+from backends.text import Language, Text
 
 T = TypeVar("T")
 
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 CLIENT_GONE = 499  # nobody reads it; the log of a proxy knows it by this number
+BROKEN = Text(en="Slipway failed on this request; its log tells why.", zh="Slipway 处理此请求时出错，原因见其日志。")
 
 
 class Gone(Exception):
@@ -47,14 +48,13 @@ def api(control: Control) -> FastAPI:
         return refusal(error, language_of(request), getattr(request.state, "asked", None))
 
     @app.exception_handler(HTTPException)
-    async def _not_here(_request: Request, error: Exception) -> Response:
-        status = getattr(error, "status_code", 500)
-        words = "There is nothing here." if status == 404 else str(getattr(error, "detail", error))
-        return JSONResponse(openai.told(words, status), status_code=status)
+    async def _not_here(request: Request, error: HTTPException) -> Response:
+        status = error.status_code
+        return JSONResponse(openai.told(unheard(status).of(language_of(request)), status), status_code=status)
 
     @app.exception_handler(Exception)
-    async def _broken(_request: Request, _error: Exception) -> Response:
-        return JSONResponse(openai.told("Slipway failed on this request; its log tells why.", 500), status_code=500)
+    async def _broken(request: Request, _error: Exception) -> Response:
+        return JSONResponse(openai.told(BROKEN.of(language_of(request)), 500), status_code=500)
 
     @app.exception_handler(Gone)
     async def _gone(_request: Request, _error: Exception) -> Response:

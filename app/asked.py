@@ -1,19 +1,30 @@
-"""What every route of ours reads from a request: its language, its JSON."""
+"""What every route of ours reads from a request, its language and its JSON, and what is said where no route has it."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from backends.errors import BadInput
 from backends.text import Language, Text
 
 BODY_LIMIT = 4 * 1024 * 1024
+NOTHING_HERE = Text(en="There is nothing here.", zh="这里没有内容。")
+UNHEARD = {
+    404: NOTHING_HERE,
+    405: Text(en="This address does not take that method.", zh="此地址不接受该请求方法。"),
+}
+UNREADABLE = Text(en="This request cannot be read.", zh="无法读取此请求。")
 
 
-def language_of(request: Request) -> Language:
+def unheard(status: int) -> Text:
+    """Why no route takes a request, by the HTTP status of the refusal."""
+    return UNHEARD.get(status, UNREADABLE)
+
+
+def language_of(request: HTTPConnection) -> Language:
     """The language that the page has chosen, else the browser's first."""
     chosen = request.query_params.get("lang") or request.cookies.get("slipway_language")
     told = (chosen or request.headers.get("accept-language", "en")).strip().lower()

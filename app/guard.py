@@ -17,15 +17,20 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from starlette.requests import HTTPConnection
+
+from app.asked import NOTHING_HERE, language_of
 from backends import openai
+from backends.text import Text
 
 Scope = dict[str, Any]
 
 COOKIE = "slipway_session"
 LOGIN_PATH = "/slipway/login"
+HEALTH_PATH = "/slipway/health"  # tells only that the panel lives, to whom keeps it alive
 STYLE_PATH = "/slipway/ui/"
 API_PATH, METRICS_PATH = "/v1/", "/metrics"  # for programs: a key stands in for the login
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -54,6 +59,20 @@ HEADERS = (
 SESSION_S = 7 * 24 * 3600
 FREE_TRIES = 5
 LONGEST_WAIT_S = 900.0
+OTHER_SITE = Text(en="This request comes from another site.", zh="此请求来自其他网站，已拒绝。")
+LOGIN_FIRST = Text(en="Log in first.", zh="请先登录。")
+KEY_NEEDED = Text(
+    en="This needs a key: send it as “Authorization: Bearer …”. `slipway keys make NAME` makes one.",
+    zh="此处需要密钥，请以“Authorization: Bearer …”发送。可用 `slipway keys make 名称` 创建。",
+)
+
+
+class Refusal(NamedTuple):
+    """Why a request does not pass: status, words, and a place to go instead."""
+
+    status: int
+    words: Text | None = None
+    place: str | None = None
 
 
 class Login:
@@ -129,10 +148,10 @@ class Guard:
             return
         refusal = self.refusal(scope)
         if refusal is not None:
-            await _refuse(scope, receive, send, *refusal)
+            await _refuse(scope, receive, send, refusal)
             return
         if self._needs_key(scope) and not await asyncio.to_thread(self._knows_key, bearer(_headers(scope))):
-            await _refuse_key(send)
+            await _refuse_key(scope, send)
             return
 
         async def with_headers(message: dict[str, Any]) -> None:
@@ -147,25 +166,25 @@ class Guard:
 
         await self._app(scope, receive, with_headers)
 
-    def refusal(self, scope: Scope) -> tuple[int, str, str | None] | None:
-        """Status, words and a place to go instead; None: the request may pass."""
+    def refusal(self, scope: Scope) -> Refusal | None:
+        """Why the request may not pass; None where it may."""
         headers = _headers(scope)
         host = headers.get("host", "")
         if not self.knows_host(host):
-            return 421, f"This panel does not answer to the host {host!r}. Use the address that it printed.", None
+            return Refusal(421, _foreign(host))
         path = scope["path"]
         if any(path == door or path.startswith((f"{door}/", f"{door}=")) for door in SHUT):
-            return 404, "There is nothing here.", None
+            return Refusal(404, NOTHING_HERE)
         if scope["type"] == "websocket":
-            return 404, "There is nothing here.", None
+            return Refusal(404, NOTHING_HERE)
         if scope.get("method") not in SAFE_METHODS and not _same_origin(headers, host):
-            return 403, "This request comes from another site.", None
-        open_path = path == LOGIN_PATH or path.startswith(STYLE_PATH) or for_programs(path)
+            return Refusal(403, OTHER_SITE)
+        open_path = path in (LOGIN_PATH, HEALTH_PATH) or path.startswith(STYLE_PATH) or for_programs(path)
         if self._login is not None and not open_path:
             token = cookie(headers.get("cookie", ""), COOKIE)
             if not self._login.knows(token):
                 page = scope.get("method") == "GET" and "text/html" in headers.get("accept", "")
-                return (303, "", LOGIN_PATH) if page else (401, "Log in first.", None)
+                return Refusal(303, place=LOGIN_PATH) if page else Refusal(401, LOGIN_FIRST)
         return None
 
     def _needs_key(self, scope: Scope) -> bool:
@@ -230,20 +249,28 @@ def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers", ())}
 
 
-async def _refuse(scope: Scope, receive: Any, send: Any, status: int, words: str, place: str | None) -> None:
+def _foreign(host: str) -> Text:
+    return Text(
+        en=f"This panel does not answer to the host {host!r}. Use the address that it printed.",
+        zh=f"此面板不以主机名 {host!r} 提供服务，请使用面板启动时显示的地址。",
+    )
+
+
+async def _refuse(scope: Scope, receive: Any, send: Any, refusal: Refusal) -> None:
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.close", "code": 1008})
         return
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store"), *HEADERS]
-    if place is not None:
-        headers.append((b"location", place.encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if refusal.place is not None:
+        headers.append((b"location", refusal.place.encode()))
+    words = "" if refusal.words is None else refusal.words.of(language_of(HTTPConnection(scope)))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": words.encode()})
 
 
-async def _refuse_key(send: Any) -> None:
-    words = "This needs a key: send it as “Authorization: Bearer …”. `slipway keys make NAME` makes one."
+async def _refuse_key(scope: Scope, send: Any) -> None:
+    words = KEY_NEEDED.of(language_of(HTTPConnection(scope)))
     told = json.dumps(openai.told(words, 401, code="invalid_api_key"), ensure_ascii=False).encode()
     headers = [
         (b"content-type", b"application/json"), (b"cache-control", b"no-store"), (b"www-authenticate", b"Bearer"),

@@ -16,13 +16,15 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from app.answering import trouble
 from app.api import api
-from app.asked import language_of
+from app.asked import language_of, unheard
 from app.chat_routes import routes
 from app.control import Control
 from app.guard import COOKIE, SESSION_S, Guard, Login, cookie
@@ -36,6 +38,7 @@ from app.ui.opening import Opening
 from app.ui.render import page
 from backends.errors import BadInput, NotFound, SlipwayError, Unreachable
 from backends.logs import raw
+from backends.reading import bad_input
 from backends.text import Text
 
 log = logging.getLogger(__name__)
@@ -61,6 +64,16 @@ def web(control: Control, settings: Settings, login: Login | None) -> FastAPI:
     @app.exception_handler(SlipwayError)
     async def _told(request: Request, error: Exception) -> Response:
         return JSONResponse(trouble(error, language_of(request)), status_code=status_of(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def _misread(request: Request, error: RequestValidationError) -> Response:
+        found = [{**one, "loc": one["loc"][1:]} for one in error.errors()]  # without "query" before the field
+        return await _told(request, bad_input(found))
+
+    @app.exception_handler(HTTPException)
+    async def _unheard(request: Request, error: HTTPException) -> Response:
+        told = {"title": unheard(error.status_code).of(language_of(request))}
+        return JSONResponse(told, status_code=error.status_code, headers=error.headers)
 
     @app.get("/slipway/health")
     async def _health() -> dict[str, str]:

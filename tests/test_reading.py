@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
+from pydantic_core._pydantic_core import list_all_errors
 
 from backends.errors import BadInput
-from backends.reading import read, read_json
+from backends.reading import bad_input, read, read_json
 from backends.spec import Chat, Hardware, Sampling, Spec
 
 DEMO = {"model": {"kind": "demo"}}
+HAN = re.compile(r"[\u4e00-\u9fff]")
 
 
 def refused(value: dict) -> BadInput:
@@ -52,9 +56,47 @@ def test_a_wrong_field_is_named_in_both_languages(change: dict, field: str) -> N
     assert error.message.en != error.message.zh
 
 
+@pytest.mark.parametrize("known", list_all_errors(), ids=lambda known: known["type"])
+def test_whatever_pydantic_finds_is_said_in_chinese_and_in_english(known: dict) -> None:
+    context = {**(known["example_context"] or {})}
+    if "error" in context and context["error"] is None:
+        context["error"] = ValueError("so")
+    detail = {"type": known["type"], "loc": ("field",), "input": None, "ctx": context}
+    found = ValidationError.from_exception_data("kind", [detail])
+    message = bad_input(found.errors()).message
+    said = message.zh.removeprefix("field：")
+    assert HAN.search(said)
+    assert not re.search(r"[A-Za-z]{2,}", re.sub("true|false|null|kind|Unicode|ASCII", "", said))
+    assert not HAN.search(message.en)
+
+
+@pytest.mark.parametrize(
+    ("value", "zh"),
+    [
+        ({"limits": {"concurrent": "9" * 5000}}, "数值过大"),
+        ({"model": {"kind": "folder", "id": "\ud800"}}, "Unicode"),
+        ({"gpus": 3}, "方括号"),
+    ],
+)
+def test_what_a_file_may_well_hold_is_said_to_the_point(value: dict, zh: str) -> None:
+    assert zh in refused(DEMO | value).message.zh
+
+
+def test_choices_are_joined_in_the_person_s_language() -> None:
+    error = refused(DEMO | {"restart": "sometimes"})
+    assert "' or '" in error.message.en
+    assert " or " not in error.message.zh
+
+
+def test_how_many_fields_are_wrong_too_is_said() -> None:
+    hints = [refused(DEMO | dict.fromkeys(names, 1)).hint for names in ("a", "ab", "abc")]
+    assert [hint and hint.en[:6] for hint in hints] == [None, "1 more", "2 more"]
+
+
 def test_json_that_is_none_is_said_with_its_place() -> None:
-    with pytest.raises(BadInput, match="line 2"):
+    with pytest.raises(BadInput, match="line 2") as error:
         read_json(Spec, '{"model":\n}', "spec")
+    assert "第 2 行第 1 列无法解析" in error.value.message.zh
 
 
 def test_hardware_needs_only_a_driver_and_a_name() -> None:

@@ -259,6 +259,9 @@ def test_an_error_is_told_in_the_client_s_language(panel: TestClient) -> None:
     body = {"model": "nobody", "messages": USER}
     answer = panel.post("/v1/chat/completions", json=body, headers={"accept-language": "zh-CN"})
     assert "没有名为“nobody”的运行中的部署" in answer.json()["error"]["message"]
+    for method, path, words in (("GET", "/v1/nothing", "没有内容"), ("PUT", "/v1/models", "请求方法")):
+        unheard = panel.request(method, path, headers={"accept-language": "zh-CN"})
+        assert words in unheard.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"null", b'"x"', b"[" * 100_000, b"x" * (5 * 1024 * 1024)])

@@ -43,14 +43,15 @@ def test_a_reverse_proxy_s_name_is_answered_and_no_other(control: StillControl) 
     told = settings({"home": str(control.settings.home)}, {"SLIPWAY_NAMES": "Slipway.example.org, gpu-7"})
     assert not told.loopback  # others come in through the proxy: they log in
     with TestClient(web(control, told, Login("open sesame")), base_url="http://127.0.0.1:7860") as panel:
+        assert panel.get("/slipway/health").json() == {"status": "ok"}, "what keeps the panel alive has no password"
         for host, status in (("slipway.example.org", 401), ("gpu-7:8443", 401), ("127.0.0.1:7860", 401),
                              ("example.org", 421), ("slipway.example.org.evil.example", 421)):  # fmt: skip
-            assert panel.get("/slipway/health", headers={"host": host}).status_code == status, host
+            assert panel.get("/config", headers={"host": host}).status_code == status, host
         there = {"host": "slipway.example.org", "origin": "https://slipway.example.org"}
         entered = panel.post("/slipway/login", content="password=open+sesame", headers=there, follow_redirects=False)
         assert entered.status_code == 303
         session = {**there, "cookie": f"{COOKIE}={entered.cookies[COOKIE]}"}
-        assert panel.get("/slipway/health", headers=session).json() == {"status": "ok"}
+        assert panel.get("/config", headers=session).status_code == 200
         assert panel.post("/slipway/chat", headers={**session, "origin": "https://evil.example"}).status_code == 403
 
 
@@ -113,6 +114,34 @@ def test_the_login_page_and_its_styles_are_open() -> None:
     panel = client(Login("secret"))
     assert panel.get("/slipway/login").text == "there"
     assert panel.get("/slipway/ui/tokens.css").text == "there"
+
+
+def test_whether_the_panel_lives_is_told_before_the_login_and_nothing_beside_it() -> None:
+    panel = client(Login("secret"))
+    assert panel.get("/slipway/health").text == "there"
+    assert panel.get("/slipway/health/x").status_code == 401
+    assert panel.get("/slipway/healthx").status_code == 401
+
+
+REFUSED = [  # method, path, headers, status, Chinese, English
+    ("GET", "/", {"host": "evil.example"}, 421, "不以主机名 'evil.example'", "does not answer to the host"),
+    ("GET", "/monitoring", {}, 404, "没有内容", "nothing here"),
+    ("POST", "/slipway/chat", {"origin": "null"}, 403, "其他网站", "another site"),
+    ("GET", "/slipway/stream", {}, 401, "请先登录", "Log in first"),
+    ("GET", "/v1/models", {}, 401, "需要密钥", "needs a key"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "status", "zh", "en"), REFUSED, ids=[row[1] for row in REFUSED])
+def test_who_is_refused_hears_it_in_their_language(
+    method: str, path: str, headers: dict[str, str], status: int, zh: str, en: str
+) -> None:
+    panel = client(Login("secret"))
+    chosen = {"accept-language": "zh-CN,zh;q=0.9", "cookie": "slipway_language=en"}
+    for language, words in (({}, en), ({"accept-language": "zh-CN,zh;q=0.9"}, zh), (chosen, en)):
+        answer = panel.request(method, path, headers={**headers, **language})
+        assert answer.status_code == status
+        assert words in answer.text
 
 
 def test_a_path_cannot_pretend_to_be_the_login_page() -> None:

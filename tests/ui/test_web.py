@@ -102,6 +102,18 @@ def test_gradio_s_other_doors_are_shut(panel: TestClient, path: str) -> None:
     assert panel.get(path).status_code == 404
 
 
+def test_what_no_route_takes_is_refused_in_the_page_s_language(panel: TestClient) -> None:
+    for path, status, zh in (
+        ("/slipway/runs/a/log/b?start=x", 400, "start：必须是整数"),
+        ("/slipway/conversations?at=noon", 400, "at：必须是日期与时间"),
+        ("/slipway/ui/none.css", 404, "没有内容"),
+    ):
+        answers = [panel.get(path, headers={"cookie": f"slipway_language={one}"}) for one in ("zh", "en")]
+        assert [answer.status_code for answer in answers] == [status, status]
+        assert zh in answers[0].json()["title"]
+        assert answers[1].json()["title"].isascii()
+
+
 def test_the_data_folder_is_not_served(panel: TestClient, control: StillControl) -> None:
     database = control.settings.home / "slipway.db"
     for path in (f"/gradio_api/file={database}", f"/file={database}", f"/gradio_api/file=file://{database}"):

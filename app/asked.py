@@ -31,6 +31,11 @@ def language_of(request: HTTPConnection) -> Language:
     return "zh" if told.startswith("zh") else "en"
 
 
+def language_within(scope: dict[str, Any]) -> Language:
+    """The same before any route: of an ASGI scope."""
+    return language_of(HTTPConnection(scope))
+
+
 async def json_body(request: Request) -> dict[str, Any]:
     """The body as a JSON object. Raises BadInput for anything else, and for more than 4 MiB."""
     body = b""

@@ -20,9 +20,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from starlette.requests import HTTPConnection
-
-from app.asked import NOTHING_HERE, language_of
+from app.asked import NOTHING_HERE, language_within
 from backends import openai
 from backends.text import Text
 
@@ -264,13 +262,13 @@ async def _refuse(scope: Scope, receive: Any, send: Any, refusal: Refusal) -> No
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store"), *HEADERS]
     if refusal.place is not None:
         headers.append((b"location", refusal.place.encode()))
-    words = "" if refusal.words is None else refusal.words.of(language_of(HTTPConnection(scope)))
+    words = "" if refusal.words is None else refusal.words.of(language_within(scope))
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": words.encode()})
 
 
 async def _refuse_key(scope: Scope, send: Any) -> None:
-    words = KEY_NEEDED.of(language_of(HTTPConnection(scope)))
+    words = KEY_NEEDED.of(language_within(scope))
     told = json.dumps(openai.told(words, 401, code="invalid_api_key"), ensure_ascii=False).encode()
     headers = [
         (b"content-type", b"application/json"), (b"cache-control", b"no-store"), (b"www-authenticate", b"Bearer"),

@@ -1,6 +1,7 @@
 # The same words for a person and for CI. `make run` is all that a newcomer needs.
 
-# The first Python that runs (a name on PATH may be an empty shim) and can make environments; python3 says what is wrong.
+# The first Python that runs (a name on PATH may be an empty shim) and can make environments, those first that can carry
+# the embedded server; python3 says what is wrong.
 FITS = import ensurepip, sys, venv; sys.version_info >= (3, 11) and print(sys.executable)
 ifndef PYTHON
 PYTHON := $(firstword $(foreach name,python3.12 python3.11 python3,$(shell $(name) -c "$(FITS)" 2>/dev/null)) python3)
@@ -12,7 +13,7 @@ TEST_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway-test
 .PHONY: run setup test check format bench lock check-releases clean
 
 run: .venv/panel        ## install what is missing, start the panel with the demo deployment launching
-	@$(BIN)/slipway panel --demo
+	@$(BIN)/slipway panel $$($(BIN)/python scripts/python_fits.py)
 
 setup: .venv/panel      ## install what is missing, start nothing
 	@$(BIN)/slipway setup
@@ -47,7 +48,7 @@ clean:
 	rm -rf .venv
 
 .venv/panel: requirements.lock pyproject.toml
-	@$(PYTHON) scripts/python_fits.py
+	@$(PYTHON) scripts/python_fits.py > /dev/null
 	@echo "Installing the panel into .venv (about 110 MiB to download, 630 MiB on disk)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

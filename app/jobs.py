@@ -73,6 +73,11 @@ class Stamps:
             (self._folder / print_).write_text(words, encoding="utf-8")
             self._refused(print_).unlink(missing_ok=True)
 
+    def begin(self, print_: str) -> None:
+        """Forgets an earlier result: what is made in its place is none until the step has come to its end, even where
+        its outputs are there already."""
+        (self._folder / print_).unlink(missing_ok=True)
+
     def drop(self, print_: str) -> None:
         """Forgets a result that turned out to be wrong, so that the step is carried out again."""
         with contextlib.suppress(FileNotFoundError):

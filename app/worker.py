@@ -184,6 +184,7 @@ class Worker:
                     if not quiet:
                         self._say(step, Kind.SKIPPED, _SKIPPED)
                     continue
+                self._stamps.begin(prints[step.id])
                 try:
                     self._one(step, work)
                 except StepFailed:

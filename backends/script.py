@@ -166,13 +166,19 @@ def _step(step: Step, asset_text: Callable[[str], str]) -> str:
 
 
 def _once(step: Task | FetchSource, body: str) -> str:
-    """A step whose result serves other runs too is not done again."""
+    """A step whose result serves other runs too is not done again while that is there."""
     if not step.shared:
         return f"{body}\n"
     # The name tells the step apart from that of another model, which has the same id.
     told = step.model_copy(update={"title": same("-"), "why": None, "forecast": Forecast(), "sources": {}})
     mark = f'"$HOME_DIR"/done/{step.id}-{digest(told)[:12]}'
-    return f"if [ ! -e {mark} ]; then\n{body}\n: > {mark}\nfi\n"
+    gone = "".join(f" \\\n  || ! ls -dL {_any_name(output)} > /dev/null 2>&1" for output in step.outputs)
+    return f"if [ ! -e {mark} ]{gone}; then\nrm -f {mark}\n{body}\n: > {mark}\nfi\n"
+
+
+def _any_name(output: str) -> str:
+    """An output as a word in which the shell puts names for each `*`."""
+    return "*".join(word(part) if part else "" for part in output.split("*"))
 
 
 def _mounted(container: Container) -> str:

@@ -37,8 +37,9 @@ class Forecast(Frozen):
 
 
 class _Step(Frozen):
-    """`outputs` are the places that must exist for an earlier result to count; `inputs` are digests of what the result
-    depends on besides the step's own fields (a source revision, an image digest, a GPU name)."""
+    """`outputs` are the places that must exist for an earlier result to count, a `*` standing for any name (Python's
+    version in a folder's); `inputs` are digests of what the result depends on besides the step's own fields (a source
+    revision, an image digest, a GPU name)."""
 
     id: str
     title: Text

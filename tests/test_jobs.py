@@ -332,6 +332,22 @@ def test_a_result_that_has_gone_is_made_again(control: Control, home: Path) -> N
     assert result.exists()
 
 
+def test_a_result_that_was_made_again_by_half_is_none(control: Control, home: Path) -> None:
+    result, broken = home / "result", home / "broken"
+    code = f"import os; open({str(result)!r}, 'w'); raise SystemExit(os.path.exists({str(broken)!r}))"
+    made = plan(python("make", code, shared=True, outputs=(str(result),)))
+    assert over(control, control.start_plan(made).run.id) is State.DONE
+    result.unlink()
+    broken.touch()
+    run = control.start_plan(made).run
+    assert over(control, run.id) is State.FAILED
+    assert result.exists()
+    broken.unlink()
+    control.resume(run.id)
+    assert over(control, run.id) is State.DONE
+    assert control.steps(run.id)[0].standing == "done"
+
+
 def test_a_result_that_was_refused_is_known_as_such_until_another_is_made(home: Path) -> None:
     stamps, step = Stamps(home, home), python("t", "pass")
     for _ in range(2):

@@ -75,6 +75,16 @@ def test_a_shared_step_is_done_once_by_a_script_too(home: Path) -> None:
     assert run_script(made, home).stdout == ""
 
 
+def test_a_shared_step_whose_result_has_gone_is_done_again_by_a_script_too(home: Path) -> None:
+    code = "import pathlib; print('one'); pathlib.Path('{home}/made 3.12').touch()"
+    made = plan(python("one", code, shared=True, outputs=("{home}/made *",)))
+    assert run_script(made, home).stdout == "one\n"
+    assert run_script(made, home).stdout == ""
+    (home / "made 3.12").unlink()
+    again = run_script(made, home)
+    assert (again.stdout, again.stderr) == ("one\n", "")
+
+
 def test_a_script_serves_until_it_is_interrupted(home: Path, tmp_path: Path) -> None:
     import socket
 

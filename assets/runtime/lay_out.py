@@ -71,9 +71,9 @@ def check_machine() -> None:
         here = f"{platform.python_implementation()} {platform.python_version()}"
         raise CannotBe(
             f"The embedded runtime needs CPython 3.11 or 3.12 (Triton's stub and numpy 1 exist for these), "
-            f"and this is {here}. Install one of them and name it: make run PYTHON=python3.12",
+            f"and this is {here}. Install one of them and name it: make clean run PYTHON=python3.12",
             f"内嵌运行环境需要 CPython 3.11 或 3.12（Triton 的 stub 与 numpy 1 只支持它们），当前是 {here}。"
-            "请安装其中之一并指定：make run PYTHON=python3.12",
+            "请安装其中之一并指定：make clean run PYTHON=python3.12",
         )
     libpython_folder()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -105,6 +106,12 @@ class Target(Protocol):
 
     def reclaim(self, chosen: tuple[Leftover, ...]) -> int:
         """Removes of these what is still unused, and returns the bytes that this freed."""
+
+
+def there(output: str) -> bool:
+    """Whether an output of a step, its places filled, exists. A `*` stands for any name; nothing else is special."""
+    pattern = glob.escape(output).replace("[*]", "*")
+    return any(Path(found).exists() for found in glob.iglob(pattern))  # noqa: PTH207  Path's takes no absolute pattern
 
 
 SECRET_NAME = re.compile(r"(?i)(token|secret|passw(or)?d|api_?key|access_?key|credential|cookie|private_?key)")

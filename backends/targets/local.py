@@ -28,7 +28,7 @@ from backends.spec import Endpoint
 from backends.steps import Ask as AskStep
 from backends.steps import FetchSource, Service, Step, Task, WriteFiles
 from backends.targets import processes, waiting
-from backends.targets.base import Ask, Found, Leftover, Work, child_environment, redact
+from backends.targets.base import Ask, Found, Leftover, Work, child_environment, redact, there
 from backends.targets.waiting import LOOK_S
 from backends.text import Text
 
@@ -117,7 +117,7 @@ class LocalTarget:
         )
 
     def has(self, step: Step) -> bool:
-        return all(Path(output).exists() for output in step.outputs)
+        return all(there(output) for output in step.outputs)
 
     def reclaimable(self) -> tuple[Leftover, ...]:
         return ()

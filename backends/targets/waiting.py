@@ -19,7 +19,7 @@ from backends.events import Event, Kind
 from backends.logs import last_lines
 from backends.progress import Watch
 from backends.steps import Ask, Service, Step
-from backends.targets.base import Work, redact
+from backends.targets.base import Work, redact, there
 from backends.text import Text, same
 
 T = TypeVar("T")
@@ -279,7 +279,7 @@ def stalled(seconds: float, log: Path, what: Text = _NO_WORK) -> Stalled:
 
 def missing_output(step: Step, log: Path) -> StepFailed | None:
     """The failure of a command that ended well but left an output out; None where all are there."""
-    missing = [path for path in step.outputs if not Path(path).exists()]
+    missing = [path for path in step.outputs if not there(path)]
     if not missing:
         return None
     return StepFailed(

@@ -15,7 +15,13 @@ from backends.text import Text
 _NAME = Text(en="The embedded engine", zh="内嵌引擎")
 MODEL_NAME = "chat"
 MODEL_LINK = "model"  # below the run's folder, which is the server's working folder
+_HIDDEN = Text(
+    en="Whether there is an NVIDIA GPU here is not known now: the PyTorch that is installed is kept, and the model "
+    "runs on a GPU only where that PyTorch finds one.",
+    zh="目前无法确定本机是否有 NVIDIA GPU：已安装的 PyTorch 会保留，只有它找到 GPU 时模型才在 GPU 上运行。",
+)
 TORCH = "2.13.0"
+_CPU_DISK_MIB = 760
 RUNTIME_FILES = ("requirements.lock", "server.lock", "lay_out.py")
 ENGINE_FILES = (  # of assets/engines/transformers; a test holds this to the folder
     "model.py",
@@ -45,8 +51,7 @@ ENGINE_FILES = (  # of assets/engines/transformers; a test holds this to the fol
     "slipway_engine/window.py",
 )
 PYTHONS = ("3.11", "3.12")
-SETUP = ("runtime-files", "runtime-check", "runtime-venv", "runtime-packages", "runtime-server", "runtime-torch",
-         "runtime-layout")  # fmt: skip
+_SITE = "{runtime}/lib/python*/site-packages"
 
 
 def why_not(spec: Spec, hardware: Hardware, model: Model) -> tuple[Text, ...]:
@@ -129,22 +134,6 @@ def recipe(spec: Spec, hardware: Hardware, model: Model, sources: Sources) -> Pl
 def runtime(hardware: Hardware, sources: Sources) -> tuple[Step, ...]:
     """The steps that make the embedded runtime; found done on every later deployment."""
     pip = ("{runtime}/bin/python", "-m", "pip", "install", "--disable-pip-version-check", "--no-input")
-    gpu = bool(hardware.gpus)
-    if gpu:
-        torch = (*pip, f"torch=={TORCH}")
-        torch_why = Text(
-            en="There is an NVIDIA GPU here, so the CUDA build is taken, with its CUDA packages.",
-            zh="本机有 NVIDIA GPU，因此安装 CUDA 版本及其 CUDA 软件包。",
-        )
-        torch_forecast = Forecast(seconds=180, download_mib=3400, disk_mib=7600)
-    else:
-        index = () if sources.torch_index is None else ("--extra-index-url", sources.torch_index)
-        torch = (*pip, "--no-deps", "--retries", "2", f"torch=={TORCH}+cpu", *index)
-        torch_why = Text(
-            en="There is no NVIDIA GPU here, so the CPU build is taken and no CUDA package is downloaded.",
-            zh="本机没有 NVIDIA GPU，因此安装 CPU 版本，不下载任何 CUDA 软件包。",
-        )
-        torch_forecast = Forecast(seconds=20, download_mib=190, disk_mib=700)
     lay_out = "{home}/runtime-setup/lay_out.py"
     return (
         WriteFiles(
@@ -173,7 +162,7 @@ def runtime(hardware: Hardware, sources: Sources) -> tuple[Step, ...]:
             argv=("{python}", "-m", "venv", "{runtime}"),
             needs=("runtime-check",),
             outputs=("{runtime}/bin/python",),
-            forecast=Forecast(seconds=5, disk_mib=20),
+            forecast=Forecast(seconds=5, disk_mib=25),
             shared=True,
         ),
         Task(
@@ -182,7 +171,7 @@ def runtime(hardware: Hardware, sources: Sources) -> tuple[Step, ...]:
             argv=(*pip, "--require-hashes", "-r", "{home}/runtime-setup/requirements.lock"),
             needs=("runtime-venv",),
             outputs=("{runtime}/bin/hf",),
-            forecast=Forecast(seconds=25, download_mib=60, disk_mib=300),
+            forecast=Forecast(seconds=25, download_mib=60, disk_mib=400),
             shared=True,
         ),
         Task(
@@ -190,18 +179,11 @@ def runtime(hardware: Hardware, sources: Sources) -> tuple[Step, ...]:
             title=Text(en="Install the Triton server", zh="安装 Triton 服务器"),
             argv=(*pip, "--require-hashes", "--no-deps", "-r", "{home}/runtime-setup/server.lock"),
             needs=("runtime-packages",),
-            forecast=Forecast(seconds=6, download_mib=55, disk_mib=150),
+            outputs=("{runtime}/bin/pytriton",),
+            forecast=Forecast(seconds=6, download_mib=55, disk_mib=145),
             shared=True,
         ),
-        Task(
-            id="runtime-torch",
-            title=Text(en="Install PyTorch", zh="安装 PyTorch"),
-            why=torch_why,
-            argv=torch,
-            needs=("runtime-server",),
-            forecast=torch_forecast,
-            shared=True,
-        ),
+        _torch(hardware, sources, pip),
         Task(
             id="runtime-layout",
             title=Text(en="Lay out the Triton server", zh="布置 Triton 服务器"),
@@ -211,6 +193,53 @@ def runtime(hardware: Hardware, sources: Sources) -> tuple[Step, ...]:
             forecast=Forecast(seconds=3),
             shared=True,
         ),
+    )
+
+
+def _torch(hardware: Hardware, sources: Sources, pip: tuple[str, ...]) -> Task:
+    """PyTorch in the build that fits the machine. To pip the CPU build is as good a `torch==2.13.0` as the CUDA build,
+    so the CUDA build is asked for by what it is not; then pip exchanges the one for the other, either way, and takes
+    away with a build the outputs that tell of it."""
+    index = () if sources.torch_index is None else ("--extra-index-url", sources.torch_index)
+    cpu = f"{TORCH}+cpu"
+    either = f"{_SITE}/torch-{TORCH}*.dist-info"
+    if hardware.gpus:
+        argv = (*pip, f"torch=={TORCH},!={cpu}")
+        outputs: tuple[str, ...] = (either, f"{_SITE}/torch/lib/libtorch_cuda.so")
+        forecast = Forecast(seconds=180, download_mib=3400, disk_mib=7600)
+        why = Text(
+            en="There is an NVIDIA GPU here, so the CUDA build is taken, with its CUDA packages. It replaces a CPU "
+            "build that is there.",
+            zh="本机有 NVIDIA GPU，因此安装 CUDA 版本及其 CUDA 软件包；若已装有 CPU 版本，将被替换。",
+        )
+    elif "gpus" in hardware.unknown:
+        # Either build will do, and where none is there, pip holds the one that ends in +cpu to be the newer. It may
+        # only find the other, so that one's dependencies are not forbidden.
+        argv = (*pip, "--retries", "2", f"torch=={TORCH}", *index)
+        outputs = (either,)
+        forecast = Forecast(seconds=20, download_mib=190, disk_mib=_CPU_DISK_MIB)
+        why = Text(
+            en="Whether there is an NVIDIA GPU here is not known now, so the build that is there is kept; where there "
+            "is none yet, the CPU build is taken.",
+            zh="目前无法确定本机是否有 NVIDIA GPU，因此保留已安装的版本；若尚未安装，则安装 CPU 版本。",
+        )
+    else:
+        argv = (*pip, "--no-deps", "--retries", "2", f"torch=={cpu}", *index)
+        outputs = (f"{_SITE}/torch-{cpu}.dist-info",)
+        forecast = Forecast(seconds=20, download_mib=190, disk_mib=_CPU_DISK_MIB)
+        why = Text(
+            en="There is no NVIDIA GPU here, so the CPU build is taken and no CUDA package is downloaded.",
+            zh="本机没有 NVIDIA GPU，因此安装 CPU 版本，不下载任何 CUDA 软件包。",
+        )
+    return Task(
+        id="runtime-torch",
+        title=Text(en="Install PyTorch", zh="安装 PyTorch"),
+        why=why,
+        argv=argv,
+        needs=("runtime-server",),
+        outputs=outputs,
+        forecast=forecast,
+        shared=True,
     )
 
 
@@ -346,7 +375,10 @@ def _first_answer(spec: Spec, model: Model) -> Ask:
 
 def _notes(spec: Spec, hardware: Hardware, model: Model) -> tuple[Text, ...]:
     notes: list[Text] = []
-    if not hardware.gpus:
+    hidden = None if hardware.gpus else hardware.unknown.get("gpus")
+    if hidden is not None:
+        notes += [_HIDDEN, hidden]
+    elif not hardware.gpus:
         notes.append(
             Text(
                 en="No NVIDIA GPU was found: the model runs on the CPU.",

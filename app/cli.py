@@ -1,7 +1,8 @@
 """The command line: the second front end on the same control. Does not import gradio.
 
-Exit status: 0 well, 1 an unexpected error, 2 bad input, 3 cannot be done here, 4 not found, 5 held by somebody else,
-6 a step or the server failed, 7 unreachable, 8 stopped as asked, 130 interrupted.
+Exit status: 0 well, 1 an unexpected error (also: `lint` or `engines check` found one), 2 bad input, 3 cannot be done
+here, 4 not found, 5 held by somebody else, 6 a step or the server failed, 7 unreachable, 8 stopped as asked, 9 refused
+by the server, 10 not kept (disk full, database held or damaged), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from app import cli_kept, cli_keys, cli_shelf, cli_talks, terminal
+from app.arguments import language_of
 from app.asking import in_step
+from app.cli_parser import parser
 from app.control import DEMO, Control
+from app.faults import in_words
 from app.listening import listening
+from app.settings import home_folder
 from backends.errors import BadInput, SlipwayError, StepFailed
 from backends.events import Kind
 from backends.reading import read, read_json
@@ -25,34 +30,40 @@ from backends.spec import Chat, Hardware, Message, ModelSource, Sampling, Spec
 from backends.text import Language, Text
 
 MakeControl = Callable[[Mapping[str, object]], Control]
+Do = Callable[[argparse.Namespace, Control, Language], int]
 
 
 def main(argv: Sequence[str], make_control: MakeControl) -> int:
-    """Reads the command line and does what it says. Errors go to standard error, in words."""
-    arguments = _parser().parse_args(argv)
-    language = _language(arguments)
+    """Reads the command line and does what it says. Errors go to standard error, in words, whatever they are."""
+    language = language_of(argv, os.environ)
+    arguments = parser(language).parse_args(argv)
+    own = ("home", "host", "port", "names") if arguments.command == "panel" else ("home",)
     try:
-        return int(arguments.do(arguments, make_control, language))
-    except SlipwayError as error:
-        if getattr(arguments, "json", False):
-            terminal.print_json(terminal.error_json(error, language))
-        print(f"slipway: {error.of(language)}", file=sys.stderr)
-        if isinstance(error, StepFailed):
-            print("\n".join(error.last_lines[-20:]), file=sys.stderr)
-        return error.exit_code
+        control = make_control({name: getattr(arguments, name) for name in own})
+        return COMMANDS[arguments.command](arguments, control, language)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:  # nobody is shown a traceback
+        failed = in_words(error, home_folder(arguments.home))
+        return _failed(failed, language, as_json=getattr(arguments, "json", False))
+
+
+def _failed(error: SlipwayError, language: Language, *, as_json: bool) -> int:
+    if as_json:
+        terminal.print_json(terminal.error_json(error, language))
+    print(f"slipway: {error.of(language)}", file=sys.stderr)
+    if isinstance(error, StepFailed):
+        print("\n".join(error.last_lines[-20:]), file=sys.stderr)
+    return error.exit_code
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------
 
 
-def _panel(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
-    flags = {name: getattr(arguments, name) for name in ("home", "host", "port", "names")}
-    control = make_control(flags)
+def _panel(arguments: argparse.Namespace, control: Control, language: Language) -> int:
     with listening(control.settings) as sockets:
         from app.web import serve  # late: only the panel needs gradio
 
@@ -65,16 +76,16 @@ def _panel(arguments: argparse.Namespace, make_control: MakeControl, language: L
         return serve(control, control.settings, sockets)
 
 
-def _setup(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
-    control = make_control({"home": arguments.home})
+def _setup(arguments: argparse.Namespace, control: Control, language: Language) -> int:
     plan = control.setup_plan()
-    print(terminal.downloads(control, plan, language), flush=True)
+    if not arguments.json:
+        print(terminal.downloads(control, plan, language), flush=True)
     started = control.start_plan(plan)
     return _follow_run(control, started.run.id, language, as_json=arguments.json)
 
 
-def _detect(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
-    hardware = make_control({"home": arguments.home}).detect(refresh=True)
+def _detect(arguments: argparse.Namespace, control: Control, language: Language) -> int:
+    hardware = control.detect(refresh=True)
     if arguments.json:
         terminal.print_json(hardware)
     else:
@@ -82,8 +93,7 @@ def _detect(arguments: argparse.Namespace, make_control: MakeControl, language: 
     return 0
 
 
-def _recommend(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
-    control = make_control({"home": arguments.home})
+def _recommend(arguments: argparse.Namespace, control: Control, language: Language) -> int:
     hardware = _hardware(arguments) or control.detect()
     model = control.inspect(_spec(arguments).model) if arguments.model or arguments.demo or arguments.spec else None
     found = control.recommend(hardware, model)
@@ -103,8 +113,7 @@ def _recommend(arguments: argparse.Namespace, make_control: MakeControl, languag
     return 0
 
 
-def _inspect(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
-    control = make_control({"home": arguments.home})
+def _inspect(arguments: argparse.Namespace, control: Control, language: Language) -> int:
     spec, hardware = _spec(arguments), _hardware(arguments)
     model, forecast = control.inspect(spec.model), control.forecast(spec, hardware)
     ways, changes = control.ways(spec, hardware), control.changes_that_fit(spec, hardware)
@@ -120,8 +129,7 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, tuple) else value.model_dump(mode="json")
 
 
-def _plan(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
-    control = make_control({"home": arguments.home})
+def _plan(arguments: argparse.Namespace, control: Control, language: Language) -> int:
     plan = control.plan(_spec(arguments), _hardware(arguments))
     if arguments.sh:
         print(control.script(plan), end="")
@@ -132,8 +140,7 @@ def _plan(arguments: argparse.Namespace, make_control: MakeControl, language: La
     return 0
 
 
-def _deploy(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
-    control = make_control({"home": arguments.home})
+def _deploy(arguments: argparse.Namespace, control: Control, language: Language) -> int:
     started = control.start(_spec(arguments))
     run = started.run
     if not arguments.follow:
@@ -148,8 +155,7 @@ def _deploy(arguments: argparse.Namespace, make_control: MakeControl, language: 
     return _follow_run(control, run.id, language, as_json=arguments.json)
 
 
-def _resume(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
-    control = make_control({"home": arguments.home})
+def _resume(arguments: argparse.Namespace, control: Control, language: Language) -> int:
     run = control.resume(control.find(arguments.run).id)
     if arguments.follow:
         return _follow_run(control, run.id, language, as_json=arguments.json)
@@ -160,14 +166,12 @@ def _resume(arguments: argparse.Namespace, make_control: MakeControl, language: 
     return 0
 
 
-def _follow(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
-    control = make_control({"home": arguments.home})
+def _follow(arguments: argparse.Namespace, control: Control, language: Language) -> int:
     control.recover()
     return _follow_run(control, control.find(arguments.run).id, language, as_json=arguments.json)
 
 
-def _logs(arguments: argparse.Namespace, make_control: MakeControl, _language: Language) -> int:
-    control = make_control({"home": arguments.home})
+def _logs(arguments: argparse.Namespace, control: Control, _language: Language) -> int:
     run = control.find(arguments.run)
     for step in run.plan.steps:
         if arguments.step not in (None, step.id):
@@ -187,8 +191,7 @@ def _logs(arguments: argparse.Namespace, make_control: MakeControl, _language: L
     return 0
 
 
-def _list(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
-    control = make_control({"home": arguments.home})
+def _list(arguments: argparse.Namespace, control: Control, language: Language) -> int:
     control.recover()
     runs = control.open_runs()
     if arguments.json:
@@ -202,13 +205,9 @@ def _list(arguments: argparse.Namespace, make_control: MakeControl, language: La
     return 0
 
 
-def _stop(arguments: argparse.Namespace, make_control: MakeControl, _language: Language) -> int:
-    control = make_control({"home": arguments.home})
+def _stop(arguments: argparse.Namespace, control: Control, _language: Language) -> int:
     run = control.stop(control.find(arguments.run).id)
-    while run.state.is_open():
-        run = control.wait(run.id, timeout_s=60)
-        if run.state is State.SERVING:
-            run = control.run(run.id)
+    *_, run = control.looks(run.id)  # until it is over
     if arguments.json:
         terminal.print_json({"run": run.id, "state": run.state.value})
     else:
@@ -216,8 +215,7 @@ def _stop(arguments: argparse.Namespace, make_control: MakeControl, _language: L
     return 0
 
 
-def _chat(arguments: argparse.Namespace, make_control: MakeControl, _language: Language) -> int:
-    control = make_control({"home": arguments.home})
+def _chat(arguments: argparse.Namespace, control: Control, _language: Language) -> int:
     run = control.find(arguments.run)
     sampling = {
         name: value
@@ -247,8 +245,7 @@ def _chat(arguments: argparse.Namespace, make_control: MakeControl, _language: L
     return 0
 
 
-def _history(arguments: argparse.Namespace, make_control: MakeControl, _language: Language) -> int:
-    control = make_control({"home": arguments.home})
+def _history(arguments: argparse.Namespace, control: Control, _language: Language) -> int:
     control.recover()
     if arguments.run:
         run = control.find(arguments.run)
@@ -268,9 +265,8 @@ def _history(arguments: argparse.Namespace, make_control: MakeControl, _language
     return 0
 
 
-def _clean(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
+def _clean(arguments: argparse.Namespace, control: Control, language: Language) -> int:
     """Shows what Slipway left in Docker; removes it only with --yes."""
-    control = make_control({"home": arguments.home})
     left = control.reclaimable()
     freed = control.reclaim(left) if arguments.yes else None
     if arguments.json:
@@ -280,27 +276,34 @@ def _clean(arguments: argparse.Namespace, make_control: MakeControl, language: L
     return 0
 
 
-def _kept(act: Callable[[argparse.Namespace, Control, Language], int]) -> Callable[..., int]:
-    def do(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
-        return act(arguments, make_control({"home": arguments.home}), language)
-
-    return do
-
-
-def _keys(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
-    return cli_keys.keys(arguments, make_control({"home": arguments.home}), language)
-
-
-def _conversations(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
-    return cli_talks.conversations(arguments, make_control({"home": arguments.home}), language)
-
-
-def _lint(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
-    return cli_shelf.lint(arguments, make_control({"home": arguments.home}), language)
-
-
-def _engines(arguments: argparse.Namespace, make_control: MakeControl, language: Language) -> int:
-    return cli_shelf.engines(arguments, make_control({"home": arguments.home}), language)
+COMMANDS: Mapping[str, Do] = {
+    "panel": _panel,
+    "setup": _setup,
+    "detect": _detect,
+    "recommend": _recommend,
+    "inspect": _inspect,
+    "plan": _plan,
+    "deploy": _deploy,
+    "resume": _resume,
+    "follow": _follow,
+    "logs": _logs,
+    "list": _list,
+    "stop": _stop,
+    "chat": _chat,
+    "history": _history,
+    "clean": _clean,
+    "pin": cli_kept.pin,
+    "unpin": cli_kept.unpin,
+    "export": cli_kept.export,
+    "delete": cli_kept.delete,
+    "compare": cli_kept.compare,
+    "import": cli_kept.take_in,
+    "watch": cli_kept.watch,
+    "keys": cli_keys.keys,
+    "conversations": cli_talks.conversations,
+    "lint": cli_shelf.lint,
+    "engines": cli_shelf.engines,
+}
 
 
 # --- following --------------------------------------------------------------------------------------------------------
@@ -308,12 +311,9 @@ def _engines(arguments: argparse.Namespace, make_control: MakeControl, language:
 
 def _follow_run(control: Control, run_id: str, language: Language, *, as_json: bool) -> int:
     """Prints what happens until the run serves or is over. An interrupt ends the following, not the run."""
-    import time
-
     seq = 0
     titles = {step.id: step.title.of(language) for step in control.run(run_id).plan.steps}
-    while True:
-        run = control.run(run_id)
+    for run in control.looks(run_id):
         for event in control.events(run_id, seq):
             seq = event.seq
             if as_json:
@@ -322,9 +322,8 @@ def _follow_run(control: Control, run_id: str, language: Language, *, as_json: b
                 at = event.at.astimezone() if event.at else None
                 words = "" if event.text is None else f": {event.text.of(language)}"
                 print(f"{at:%H:%M:%S}  {event.kind:<8} {titles.get(event.step or '', '')}{words}", flush=True)
-        if run.state is State.SERVING or not run.state.is_open():
+        if run.state is State.SERVING:
             break
-        time.sleep(0.1)
     if as_json:
         terminal.print_json(terminal.run_json(run))
     elif run.state is State.SERVING and run.endpoint:
@@ -388,93 +387,3 @@ def _file(path: str, field: str) -> bytes:
             field,
             Text(en=f"{field}: {path} cannot be read: {why}.", zh=f"{field}：无法读取 {path}：{why}。"),
         ) from None
-
-
-# --- the words of the command line itself ---------------------------------------------------------------------------
-
-
-def _language(arguments: argparse.Namespace) -> Language:
-    told = (
-        arguments.language or os.environ.get("SLIPWAY_LANGUAGE") or os.environ.get("LC_ALL") or os.environ.get("LANG")
-    )
-    return "zh" if (told or "").lower().startswith("zh") else "en"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="slipway", description="Launches language models on NVIDIA Triton.")
-    parser.add_argument("--home", help="data folder (SLIPWAY_HOME)")
-    parser.add_argument("--language", choices=("en", "zh"), help="language of the words (SLIPWAY_LANGUAGE)")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def command(name: str, do: Any, text: str | None) -> argparse.ArgumentParser:
-        one = commands.add_parser(name, help=text, description=text) if text else commands.add_parser(name)
-        one.add_argument("--json", action="store_true", help="print JSON")
-        one.set_defaults(do=do)
-        return one
-
-    def what(one: argparse.ArgumentParser) -> None:
-        one.add_argument("spec", nargs="?", metavar="SPEC.json", help="a spec file; - for standard input")
-        one.add_argument("--demo", action="store_true", help="the demo model on the embedded engine")
-        one.add_argument("--model", help="a model folder or hub id, everything else by default")
-        one.add_argument("--name", help="name of the deployment")
-
-    panel = command("panel", _panel, "start the panel")
-    panel.add_argument("--host", help="address to listen on (127.0.0.1)")
-    panel.add_argument("--port", help="port to listen on (7860)")
-    panel.add_argument("--names", help="host names of a reverse proxy, parted by commas (SLIPWAY_NAMES)")
-    panel.add_argument("--demo", action="store_true", help="launch the demo deployment too")
-    command("setup", _setup, "install the embedded runtime without starting anything")
-    command("detect", _detect, "show what this machine has")
-    recommend = command("recommend", _recommend, "say which Triton image suits a machine, and why")
-    what(recommend)
-    recommend.add_argument("--hardware", metavar="FILE", help="judge for the machine of that JSON")
-    recommend.add_argument("--engine", help="only this engine")
-    inspect = command("inspect", _inspect, "show a model's facts, its memory, and the ways to serve it")
-    what(inspect)
-    inspect.add_argument("--hardware", metavar="FILE", help="judge for the machine of that JSON")
-    plan = command("plan", _plan, "show what a deployment would do")
-    what(plan)
-    plan.add_argument("--hardware", metavar="FILE", help="plan for the machine of that JSON (of `detect --json`)")
-    plan.add_argument("--sh", action="store_true", help="print a script that does the same by hand")
-    deploy = command("deploy", _deploy, "start a deployment")
-    what(deploy)
-    deploy.add_argument("--follow", action="store_true", help="show what happens until it serves")
-    resume = command("resume", _resume, "go on with a deployment that failed, was stopped or lost")
-    resume.add_argument("run", metavar="RUN")
-    resume.add_argument("--follow", action="store_true", help="show what happens until it serves")
-    follow = command("follow", _follow, "show what happens in a run until it serves or is over")
-    follow.add_argument("run", metavar="RUN", help="id or name of a run")
-    logs = command("logs", _logs, "print the logs of a run")
-    logs.add_argument("run", metavar="RUN")
-    logs.add_argument("--step", help="only this step")
-    command("list", _list, "list what runs")
-    stop = command("stop", _stop, "stop a run")
-    stop.add_argument("run", metavar="RUN")
-    chat = command("chat", _chat, "ask a running server")
-    chat.add_argument("run", metavar="RUN")
-    chat.add_argument("--message", required=True)
-    chat.add_argument("--system", help="system prompt")
-    chat.add_argument("--raw", action="store_true", help="send the message as a raw prompt")
-    chat.add_argument("--max-tokens", type=int)
-    chat.add_argument("--temperature", type=float)
-    chat.add_argument("--top-p", type=float)
-    chat.add_argument("--top-k", type=int)
-    chat.add_argument("--repetition-penalty", type=float)
-    chat.add_argument("--seed", type=int)
-    chat.add_argument("--stop", action="append", help="end the answer before this text; may be repeated")
-    chat.add_argument("--bad-word", action="append", dest="bad_words", metavar="WORD",
-                      help="a word that the answer may not hold; may be repeated")  # fmt: skip
-    history = command("history", _history, "list what was deployed")
-    history.add_argument("run", metavar="RUN", nargs="?", help="show one run whole, as JSON")
-    history.add_argument("--query", default="", help="part of a name, model or engine")
-    history.add_argument("--engine", default="", help="only this engine")
-    history.add_argument("--limit", type=int, default=50)
-    clean = command("clean", _clean, "show what Slipway left in Docker and nothing uses; remove it with --yes")
-    clean.add_argument("--yes", action="store_true", help="remove it")
-    cli_kept.add_commands(command, _kept)
-    cli_keys.arguments(command("keys", _keys, "list, make and revoke keys of the OpenAI-compatible API"))
-    words = "list, show, export and delete the conversations of the Chat page"
-    cli_talks.arguments(command("conversations", _conversations, words))
-    cli_shelf.lint_arguments(command("lint", _lint, "say what is wrong in a model repository, and how to mend it"))
-    cli_shelf.engines_arguments(command("engines", _engines, "list, check, remove and register TensorRT-LLM engines"))
-    return parser

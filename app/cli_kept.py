@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from app import terminal
+from app.arguments import Parser
 from app.control import Control
 from backends.errors import BadInput, NotFound
 from backends.reading import read
 from backends.text import Language, Text
 from backends.watched import Watched, WatchedServer
 
+RUN = Text(en="id or name of a deployment", zh="部署的 ID 或名称")
 _PINNED = Text(en="{run} is pinned.", zh="{run} 已置顶。")
 _UNPINNED = Text(en="{run} is not pinned any more.", zh="{run} 已取消置顶。")
 _ALIKE = Text(en="They do not differ.", zh="两者没有不同。")
@@ -28,26 +30,40 @@ _NONE = Text(
 _GONE = Text(en="It is no longer watched.", zh="已停止监控。")
 
 
-def add_commands(command: Callable[[str, Any, str], argparse.ArgumentParser], run: Callable[..., Any]) -> None:
-    """Adds the commands. `run` makes what `command` takes of a function of arguments, control and language."""
-    for name, words in (("pin", "put a deployment at the head of the history"), ("unpin", "let go of a pinned one"),
-                        ("export", "print a deployment as one JSON file"),
-                        ("delete", "forget a deployment that is over, with its logs")):  # fmt: skip
-        command(name, run(globals()[name]), words).add_argument("run", metavar="RUN")
-    compared = command("compare", run(compare), "say in what two deployments differ")
-    compared.add_argument("run", metavar="RUN")
-    compared.add_argument("other", metavar="RUN")
-    taken = command("import", run(take_in), "print the spec of an exported deployment, for `slipway deploy -`")
-    taken.add_argument("file", metavar="FILE", help="what `export` printed; - for standard input")
-    watched = command("watch", run(watch), "list, add and remove Triton servers that Slipway did not start")
-    watched.add_argument(
-        "act", nargs="?", choices=("list", "add", "remove"), default="list", help="list is the default"
+def arguments(command: Callable[[str, Text], Parser]) -> None:
+    """Adds the commands and what they take."""
+    for name, words in (
+        ("pin", Text(en="put a deployment at the head of the history", zh="在历史中置顶部署")),
+        ("unpin", Text(en="let go of a pinned one", zh="取消置顶")),
+        ("export", Text(en="print a deployment as one JSON file", zh="将部署输出为一个 JSON 文件")),
+        ("delete", Text(en="forget a deployment that is over, with its logs", zh="删除已结束的部署及其日志")),
+    ):
+        command(name, words).takes("run", metavar="RUN", words=RUN)
+    compared = command("compare", Text(en="say in what two deployments differ", zh="对比两个部署的不同"))
+    compared.takes("run", metavar="RUN", words=RUN)
+    compared.takes("other", metavar="RUN", words=RUN)
+    words = Text(
+        en="print the spec of an exported deployment, for `slipway deploy -`",
+        zh="输出所导出部署的 spec，供 slipway deploy - 使用",
     )
-    watched.add_argument("which", nargs="?", metavar="NAME|ID", help="add: a name; remove: a name or id")
-    watched.add_argument("--host", default="127.0.0.1")
+    taken = command("import", words)
+    words = Text(en="what `export` printed; - for standard input", zh="export 输出的文件，- 表示标准输入")
+    taken.takes("file", metavar="FILE", words=words)
+    words = Text(
+        en="list, add and remove Triton servers that Slipway did not start",
+        zh="列出、添加、移除并非由 Slipway 启动的 Triton 服务",
+    )
+    watched = command("watch", words)
+    words = Text(en="list is the default", zh="默认 list（列出）")
+    watched.takes("act", nargs="?", choices=("list", "add", "remove"), default="list", words=words)
+    words = Text(en="add: a name; remove: a name or id", zh="add：名称；remove：名称或 ID")
+    watched.takes("which", nargs="?", metavar="NAME|ID", words=words)
+    words = Text(en="where it runs (127.0.0.1)", zh="服务所在主机（127.0.0.1）")
+    watched.takes("--host", default="127.0.0.1", words=words)
     for port, usual in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
-        watched.add_argument(f"--{port}-port", default=usual)
-    watched.add_argument("--model", default="", help="the model to talk to")
+        words = Text(en=f"its port for {port} ({usual})", zh=f"{port} 端口（{usual}）")
+        watched.takes(f"--{port}-port", default=usual, words=words)
+    watched.takes("--model", default="", words=Text(en="the model to talk to", zh="要对话的模型"))
 
 
 def pin(given: argparse.Namespace, control: Control, language: Language) -> int:

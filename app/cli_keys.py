@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from app import terminal
+from app.arguments import Parser
 from app.control import Control
 from backends.errors import BadInput
 from backends.keys import Key
@@ -22,12 +23,12 @@ _IN_USE = Text(en="in use", zh="有效")
 _ENDED = Text(en="revoked", zh="已吊销")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: Parser) -> None:
     """What `slipway keys` takes."""
-    parser.add_argument(
-        "act", nargs="?", choices=("list", "make", "revoke"), default="list", help="list is the default"
-    )
-    parser.add_argument("which", nargs="?", metavar="NAME|ID", help="make: a name; revoke: the id of a key")
+    acts, usual = ("list", "make", "revoke"), Text(en="list is the default", zh="默认 list（列出）")
+    parser.takes("act", nargs="?", choices=acts, default="list", words=usual)
+    words = Text(en="make: a name; revoke: the id of a key", zh="make：名称；revoke：密钥 ID")
+    parser.takes("which", nargs="?", metavar="NAME|ID", words=words)
 
 
 def keys(given: argparse.Namespace, control: Control, language: Language) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from app import terminal
+from app.arguments import Parser
 from app.control import Control
 from backends.errors import BadInput
 from backends.lint.finding import Finding
@@ -18,11 +19,14 @@ _OFF_THE_LIST = Text(en="Taken off the list; its folder stays.", zh="已从列�
 _FREED = Text(en="Removed; {mib:,} MiB are free again.", zh="已删除，释放 {mib:,} MiB。")
 
 
-def lint_arguments(parser: argparse.ArgumentParser) -> None:
+def lint_arguments(parser: Parser) -> None:
     """What `slipway lint` takes."""
-    parser.add_argument("path", metavar="PATH", help="a model repository")
-    words = "a folder of this machine and the path at which the server sees it; may be repeated"
-    parser.add_argument("--mount", action="append", default=[], metavar="FOLDER:PATH", help=words)
+    parser.takes("path", metavar="PATH", words=Text(en="a model repository", zh="模型仓库目录"))
+    words = Text(
+        en="a folder of this machine and the path at which the server sees it; may be repeated",
+        zh="本机目录及其在服务端的路径，可多次使用",
+    )
+    parser.takes("--mount", action="append", default=[], metavar="FOLDER:PATH", words=words)
 
 
 def lint(given: argparse.Namespace, control: Control, language: Language) -> int:
@@ -35,12 +39,14 @@ def lint(given: argparse.Namespace, control: Control, language: Language) -> int
     return int(any(finding.severity == "error" for finding in found))
 
 
-def engines_arguments(parser: argparse.ArgumentParser) -> None:
+def engines_arguments(parser: Parser) -> None:
     """What `slipway engines` takes."""
-    acts = ("list", "check", "remove", "register")
-    parser.add_argument("act", nargs="?", choices=acts, default="list", help="list is the default")
-    parser.add_argument("which", nargs="?", metavar="NAME|FOLDER", help="a kept engine; register: an engine's folder")
-    parser.add_argument("--model", help="register: the model that the engine was built from")
+    acts, usual = ("list", "check", "remove", "register"), Text(en="list is the default", zh="默认 list（列出）")
+    parser.takes("act", nargs="?", choices=acts, default="list", words=usual)
+    words = Text(en="a kept engine; register: an engine's folder", zh="已保存的引擎；register：引擎目录")
+    parser.takes("which", nargs="?", metavar="NAME|FOLDER", words=words)
+    words = Text(en="register: the model that the engine was built from", zh="register：构建引擎所用的模型")
+    parser.takes("--model", words=words)
 
 
 def engines(given: argparse.Namespace, control: Control, language: Language) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Literal
 
 from app import terminal
+from app.arguments import Parser
 from app.control import Control
 from backends.conversations import UNNAMED, ConversationSummary
 from backends.errors import BadInput
@@ -15,14 +17,17 @@ _NONE = Text(en="No conversations yet.", zh="还没有对话。")
 _DELETED = Text(en="Deleted.", zh="已删除。")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `slipway conversations` takes."""
-    acts = ("list", "show", "export", "delete")
-    parser.add_argument("act", nargs="?", choices=acts, default="list", help="list is the default")
-    parser.add_argument("which", nargs="?", metavar="ID", help="a conversation of the list")
-    parser.add_argument("--query", default="", help="list: part of a name, a model or anything said")
-    parser.add_argument("--limit", type=int, default=50, help="list: so many at most")
-    parser.add_argument("--format", choices=("markdown", "json"), default="markdown", help="export: markdown or json")
+def arguments(parser: Parser, limit: Callable[[str], int]) -> None:
+    """What `slipway conversations` takes; `limit` reads how many rows."""
+    acts, usual = ("list", "show", "export", "delete"), Text(en="list is the default", zh="默认 list（列出）")
+    parser.takes("act", nargs="?", choices=acts, default="list", words=usual)
+    parser.takes("which", nargs="?", metavar="ID", words=Text(en="a conversation of the list", zh="列表中的对话 ID"))
+    words = Text(en="list: part of a name, a model or anything said", zh="list：名称、模型或对话内容的一部分")
+    parser.takes("--query", default="", words=words)
+    words = Text(en="list: so many at most (50)", zh="list：最多显示条数（50）")
+    parser.takes("--limit", type=limit, default=50, words=words)
+    words = Text(en="export: markdown or json", zh="export：导出为 markdown 或 json")
+    parser.takes("--format", choices=("markdown", "json"), default="markdown", words=words)
 
 
 def conversations(given: argparse.Namespace, control: Control, language: Language) -> int:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import secrets
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -47,7 +48,8 @@ from backends.watched import Watched, WatchedServer, chosen, may_resolve
 from storage.store import Store
 
 HARDWARE_FRESH_S = 20.0
-RECOVER_S = 3.0
+RECOVER_S = 3.0  # between two looks after runs whose worker may have died
+LOOK_S = 0.1  # between two looks of one who follows a run
 ENDING_S = 5.0  # how long a worker takes from its last word to its end
 log = logging.getLogger(__name__)
 DEMO = Spec(model=ModelSource(kind="demo"), name="demo")
@@ -245,7 +247,7 @@ class Control(Talking):
             return stored
 
     def stop(self, run_id: str) -> Run:
-        """Asks a run to end; silent where it has ended. It is over within seconds: `wait` tells when."""
+        """Asks a run to end; silent where it has ended. It is over within seconds: `looks` tells when."""
         self._store.run(run_id)
         self._store.ask_to_stop(run_id)
         self._store.move(run_id, State.STOPPING, come_from=(State.QUEUED, State.RUNNING, State.SERVING))
@@ -380,16 +382,28 @@ class Control(Talking):
         """Every run whose server answers."""
         return self._store.in_state(State.SERVING)
 
-    def wait(self, run_id: str, timeout_s: float | None = None) -> Run:
-        """Waits until the run serves or is over."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    def looks(self, run_id: str) -> Iterator[Run]:
+        """The run as it stands, again and again until it is over. Looks after runs without a worker meanwhile, as a
+        panel does: else the run of a worker that dies would stay open for as long as no panel is. Raises NotFound."""
+        recovered = time.monotonic()
         while True:
             run = self._store.run(run_id)
-            if run.state is State.SERVING or not run.state.is_open():
-                return run
-            if deadline is not None and time.monotonic() > deadline:
-                return run
-            time.sleep(0.1)
+            yield run
+            if not run.state.is_open():
+                return
+            time.sleep(LOOK_S)
+            if time.monotonic() - recovered > RECOVER_S:
+                self.recover()
+                recovered = time.monotonic()
+
+    def wait(self, run_id: str, timeout_s: float = math.inf) -> Run:
+        """Waits until the run serves or is over; after `timeout_s` it is returned as it stands. Raises NotFound."""
+        deadline = time.monotonic() + timeout_s
+        return next(
+            run
+            for run in self.looks(run_id)
+            if run.state is State.SERVING or not run.state.is_open() or time.monotonic() > deadline
+        )
 
     # --- watching -------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """One frozen Settings from flags and environment: what a person may set for the whole panel.
 
-Read elsewhere, where they are used: the terminal's language (app/cli.py), DOCKER_HOST, DOCKER_CONTEXT and DOCKER_CONFIG
-(backends/docker_host.py), tokens and endpoints of the model hubs (backends/probes/model.py).
+Read elsewhere, where they are used: the terminal's language (app/arguments.py), DOCKER_HOST, DOCKER_CONTEXT and
+DOCKER_CONFIG (backends/docker_host.py), tokens and endpoints of the model hubs (backends/probes/model.py).
 """
 
 from __future__ import annotations
@@ -62,8 +62,7 @@ def settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, st
     """
     env = os.environ if environ is None else environ
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    home = Path(str(given.get("home") or env.get("SLIPWAY_HOME") or platformdirs.user_data_dir("slipway")))
-    home = home.expanduser().absolute()
+    home = home_folder(given.get("home"), env)
     roots = [Path(part).expanduser() for part in env.get("SLIPWAY_MODEL_ROOTS", "").split(os.pathsep) if part]
     return Settings(
         home=home,
@@ -77,6 +76,12 @@ def settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, st
         watch_hosts=tuple(one.strip() for one in env.get("SLIPWAY_WATCH_HOSTS", "").split(",") if one.strip()),
         sources=_sources(env),
     )
+
+
+def home_folder(flag: object = None, environ: Mapping[str, str] | None = None) -> Path:
+    """The data folder: the flag's, SLIPWAY_HOME, or the one in the user's data directory."""
+    env = os.environ if environ is None else environ
+    return Path(str(flag or env.get("SLIPWAY_HOME") or platformdirs.user_data_dir("slipway"))).expanduser().absolute()
 
 
 _USUAL = {  # fields of Sources that other programs' variables fill too

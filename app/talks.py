@@ -17,34 +17,38 @@ from sqlalchemy.exc import OperationalError
 
 from backends import conversations
 from backends.conversations import Conversation, ConversationName, ConversationSummary, Role, Said
-from backends.errors import BadInput, SlipwayError
+from backends.errors import BadInput
 from backends.reading import read
 from backends.servers import Server
 from backends.spec import Chat, Frozen, Sampling, refusal
 from backends.text import Language, Text
+from storage.database import not_kept
 from storage.store import Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 QUESTION_LENGTH = 1_000_000  # characters; far more than any context, far less than hurts the panel
-
-
-class NotKept(SlipwayError):
-    """The store could not be written or read: locked by another program, or the disk is full."""
-
-    exit_code = 10
+_PAGE = Text(en="The page still holds your words.", zh="页面仍保留内容。")
 
 
 def told(do: Callable[P, R]) -> Callable[P, R]:
     """Says in words what the database refuses. Raises NotKept."""
+    return _told(do, None)
 
+
+def told_to_asker(do: Callable[P, R]) -> Callable[P, R]:
+    """The same to one who has just written something. Raises NotKept."""
+    return _told(do, _PAGE)
+
+
+def _told(do: Callable[P, R], more: Text | None) -> Callable[P, R]:
     @functools.wraps(do)
     def carried_out(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return do(*args, **kwargs)
         except OperationalError as error:
-            raise _not_kept(error) from error
+            raise not_kept(error, more) from error
 
     return carried_out
 
@@ -149,7 +153,7 @@ class Talks:
 
     # --- questions and answers ------------------------------------------------------------------------------------
 
-    @told
+    @told_to_asker
     def append_message(
         self,
         conversation_id: str,
@@ -167,12 +171,12 @@ class Talks:
                 self._store.change_conversation(conversation_id, name=name)
         return said
 
-    @told
+    @told_to_asker
     def edit_message(self, conversation_id: str, message_id: int, content: str) -> Said:
         """Says something else in its place; the old message and what followed stay as a branch. Raises NotFound."""
         return self._store.edit_message(conversation_id, message_id, content)
 
-    @told
+    @told_to_asker
     def begin_answer(self, server: Server, asked: Question) -> Begun:
         """Keeps the question, and a place for its answer. Raises NotFound, BadInput, NotKept."""
         found = None if asked.conversation is None else self._store.conversation(asked.conversation)
@@ -206,27 +210,7 @@ class Talks:
             return self.edit_message(found.id, asked.instead_of, asked.text)
         return self.append_message(found.id, "user", asked.text)
 
-    @told
+    @told_to_asker
     def keep_answer(self, begun: Begun, content: str, figures: Mapping[str, Any]) -> None:
         """What the answer has come to so far, or in the end. Raises NotFound where it was deleted, NotKept."""
         self._store.finish_message(begun.conversation, begun.answer.id, content, {"server": begun.server, **figures})
-
-
-def _not_kept(error: OperationalError) -> NotKept:
-    words = str(error.orig).lower()
-    if "full" in words:
-        return NotKept(
-            Text(en="The disk is full, so the conversation cannot be kept.", zh="磁盘已满，无法保存对话。"),
-            Text(en="Make room, then ask again. The page still holds your words.",
-                 zh="请清理磁盘后重试，页面仍保留内容。"),
-        )  # fmt: skip
-    if "locked" in words or "busy" in words:
-        return NotKept(
-            Text(en="Another program holds the database, so the conversation cannot be kept.",
-                 zh="数据库被其他程序占用，无法保存对话。"),
-            Text(en="Try again in a moment. The page still holds your words.", zh="请稍后重试，页面仍保留内容。"),
-        )  # fmt: skip
-    return NotKept(
-        Text(en=f"The conversation cannot be kept: {error.orig}.", zh=f"无法保存对话：{error.orig}。"),
-        Text(en="The page still holds your words.", zh="页面仍保留内容。"),
-    )

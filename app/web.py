@@ -32,11 +32,10 @@ from app.listening import address
 from app.live import Live, Wanted
 from app.prometheus import exposition
 from app.settings import ASSETS, Settings
-from app.talks import NotKept
 from app.ui import mount
 from app.ui.opening import Opening
 from app.ui.render import page
-from backends.errors import BadInput, NotFound, SlipwayError, Unreachable
+from backends.errors import BadInput, NotFound, NotKept, SlipwayError, Unreachable
 from backends.logs import raw
 from backends.reading import bad_input
 from backends.text import Text

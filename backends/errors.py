@@ -10,6 +10,8 @@ SlipwayError
 │   └── Stalled           nothing moved for too long
 ├── Unreachable           a server, daemon or host does not answer
 ├── Refused               a running server refused or failed one request
+├── NotKept               the data folder could not be written or read
+├── Unexpected            a fault of Slipway itself
 └── Stopped               a person asked to stop: not a failure
 """
 
@@ -121,3 +123,13 @@ class Stopped(SlipwayError):
 
     def __init__(self) -> None:
         super().__init__(Text(en="Stopped as asked.", zh="已按要求停止。"))
+
+
+class NotKept(SlipwayError):
+    """The store could not be written or read: another program holds it, the disk is full, the file is damaged."""
+
+    exit_code = 10
+
+
+class Unexpected(SlipwayError):
+    """Something that nobody thought of: a fault of Slipway itself."""

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from backends.errors import SlipwayError
+from backends.errors import CannotDo
 from backends.text import Text
 
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = []
@@ -100,7 +100,7 @@ def m007_conversations_side_by_side(db: sqlite3.Connection) -> None:
 def migrate(path: Path) -> None:
     """Brings the database at `path` to the newest version, in one transaction, with a copy `.before-N` kept.
 
-    Raises SlipwayError where a newer Slipway wrote it: an older one must not touch it.
+    Raises CannotDo where a newer Slipway wrote it: an older one must not touch it.
     """
     db = sqlite3.connect(path, timeout=30, isolation_level=None)
     try:
@@ -110,12 +110,14 @@ def migrate(path: Path) -> None:
         db.execute("BEGIN IMMEDIATE")  # of two programs that start at once, one migrates and the other finds it done
         version = _version(db)
         if version > len(MIGRATIONS):
-            raise SlipwayError(
+            raise CannotDo(
                 Text(
                     en=f"The history at {path} was written by a newer Slipway.",
                     zh=f"{path} 由更新版本的 Slipway 写入。",
                 ),
-                Text(en="Update Slipway, or choose another SLIPWAY_HOME.", zh="升级 Slipway，或更换 SLIPWAY_HOME。"),
+                hint=Text(
+                    en="Update Slipway, or choose another SLIPWAY_HOME.", zh="升级 Slipway，或更换 SLIPWAY_HOME。"
+                ),
             )
         if 0 < version < len(MIGRATIONS):
             _copy(path, path.with_name(f"{path.name}.before-{len(MIGRATIONS)}"))

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from app.kept import Kept
-from app.talks import NotKept, Question
+from app.talks import Question
 from backends.conversations import as_markdown, name_from
-from backends.errors import BadInput, NotFound
+from backends.errors import BadInput, NotFound, NotKept
 from backends.reading import read
 from backends.servers import Server
 from backends.spec import Endpoint, Message, Sampling

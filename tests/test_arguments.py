@@ -1,0 +1,90 @@
+"""The command line's own words: every help and error in both languages, whatever is wrong with what was written."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import unicodedata
+
+import pytest
+
+from app.arguments import Parser, language_of
+from app.cli import COMMANDS
+from app.cli_parser import parser
+
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+WRONG = [
+    ((), "COMMAND"),
+    (("nope",), "nope"),
+    (("list", "--nope"), "--nope"),
+    (("chat", "run"), "--message"),
+    (("chat", "run", "--message"), "--message"),
+    (("chat", "run", "--message", "x", "--seed", "y"), "--seed"),
+    (("chat", "run", "--message", "x", "--top-p", "y"), "--top-p"),
+    (("list", "--json=yes"), "--json"),
+    (("chat", "run", "--m", "x"), "--m"),
+    (("--language", "fr", "list"), "fr"),
+    (("panel", "--json"), "--json"),
+    (("history", "--limit", "99999999999999999999"), "--limit"),
+    (("history", "--limit", "0"), "--limit"),
+    (("conversations", "--limit", "-5"), "--limit"),
+]
+
+
+def commands(whole: Parser) -> dict[str, Parser]:
+    """Each command's own parser."""
+    [found] = [action for action in whole._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(found.choices)
+
+
+def test_every_command_can_be_written_and_carried_out() -> None:
+    assert set(commands(parser("en"))) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", ["", *sorted(COMMANDS)])
+def test_each_help_is_whole_in_either_language(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    english, chinese = ((commands(one)[name] if name else one) for one in (parser("en"), parser("zh")))
+    assert not CHINESE.search(english.format_help())
+    told = chinese.format_help()
+    assert "usage:" not in told
+    assert "arguments:" not in told
+    assert "options:" not in told
+    assert CHINESE.search(chinese.description or "")
+    for action in chinese._actions:
+        if not isinstance(action, argparse._SubParsersAction):
+            assert CHINESE.search(action.help or ""), action
+    assert all(CHINESE.search(line) for line in re.findall(r"^    \S+ {2,}(.*)$", told, re.MULTILINE))
+    words = told[told.index("\n\n") :]  # behind the usage
+    assert (
+        max(sum(1 + (unicodedata.east_asian_width(sign) in "WF") for sign in line) for line in words.split("\n")) <= 80
+    )
+
+
+@pytest.mark.parametrize(("words", "named"), WRONG)
+def test_what_is_wrong_with_a_command_line_is_said_in_either_language(words, named: str, capsys) -> None:
+    for language in ("en", "zh"):
+        with pytest.raises(SystemExit) as ended:
+            parser(language).parse_args(words)
+        assert ended.value.code == 2
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        assert named in last
+        assert bool(CHINESE.search(re.sub("错误：|参数", "", last))) is (language == "zh"), last
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "language"),
+    [
+        ((), {}, "en"),
+        ((), {"LANG": "zh_CN.UTF-8"}, "zh"),
+        ((), {"LANG": "zh_CN.UTF-8", "LC_ALL": "C"}, "en"),
+        ((), {"LANG": "en_US.UTF-8", "SLIPWAY_LANGUAGE": "zh"}, "zh"),
+        (("--language", "en", "list"), {"SLIPWAY_LANGUAGE": "zh"}, "en"),
+        (("--language=zh", "list"), {}, "zh"),
+        (("--language", "fr", "list"), {"LANG": "zh_CN"}, "zh"),
+        (("history", "--l", "5"), {"LANG": "zh_CN"}, "zh"),
+        (("list", "--language"), {}, "en"),
+    ],
+)
+def test_the_language_is_known_before_the_command_line_is_read(words, environ, language: str) -> None:
+    assert language_of(words, environ) == language

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import sqlite3
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy.exc import DatabaseError, OperationalError
-
 from backends.errors import NotKept, SlipwayError, Unexpected
 from backends.targets.base import SECRET_NAME, redact
 from backends.text import Text
-from storage.database import FULL, not_kept
+from storage.database import refused as storage_refused
 
 LOG = "errors.log"  # below the data folder
-# Of a closed or damaged file; their other kinds tell of a wrong statement, which is our own fault.
-_REFUSED = (OperationalError, DatabaseError, sqlite3.OperationalError, sqlite3.DatabaseError)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
@@ -27,10 +22,9 @@ def in_words(error: Exception, home: Path) -> SlipwayError:
     traceback in a file of the data folder `home`."""
     if isinstance(error, SlipwayError):
         return error
-    if isinstance(error, OSError) and error.errno in FULL:
-        return not_kept(error)
-    if isinstance(error, _REFUSED) and type(error) in _REFUSED:
-        return not_kept(error)
+    refused = storage_refused(error)
+    if refused is not None:
+        return refused
     if isinstance(error, OSError) and error.errno in _CLOSED and _below(home, error.filename):
         return NotKept(
             Text(en=f"{error.filename} cannot be used: {error.strerror}.",

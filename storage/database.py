@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, event
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlmodel import Session, create_engine
 
 from backends.errors import BadInput, NotKept
@@ -21,6 +21,8 @@ from storage.migrations import migrate
 
 BUSY_TIMEOUT_S = 15
 FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError: no room is left for this person
+# Of a held, full or damaged file; their other kinds tell of a wrong statement, which is our own fault.
+_REFUSED = (OperationalError, DatabaseError, sqlite3.OperationalError, sqlite3.DatabaseError)
 
 
 class Database:
@@ -91,6 +93,13 @@ def not_kept(error: sqlite3.Error | DatabaseError | OSError, more: Text | None =
             "也可用 --home 或 SLIPWAY_HOME 更换数据目录。",
         )
     return NotKept(message, hint if more is None else hint + more, "home")
+
+
+def refused(error: Exception) -> NotKept | None:
+    """The same for any error; None where neither SQLite nor a full disk is behind it."""
+    if isinstance(error, DatabaseError | sqlite3.DatabaseError) and type(error) in _REFUSED:
+        return not_kept(error)
+    return not_kept(error) if isinstance(error, OSError) and error.errno in FULL else None
 
 
 def _no_folder(folder: Path, error: OSError) -> BadInput:

@@ -2,9 +2,10 @@
 
 While the real parts are got (test_parts.py), the tests that need none of them run. Then deployments of what stands for
 upstream's images run beside all others: both mostly wait for one program to start, and they share nothing. Which test
-is in which lane: tests/conftest.py. A test that fails beside others is asked once more with nothing beside it. Each
-lane is a pytest of its own; at the end stands one sum, and one file where `--junitxml` asks for it. On one core the
-lanes come one after the other.
+is in which lane: tests/conftest.py. A test that fails beside others is asked once more with nothing beside it, but for
+the engine's, whose failures no load excuses; what passes then is told by name, with how it failed first. Each lane is a
+pytest of its own; at the end stands one sum, and one file where `--junitxml` asks for it. On one core the lanes come
+one after the other.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import timedelta
 from pathlib import Path
 from xml.etree import ElementTree
@@ -26,7 +27,13 @@ PARTS = str(ROOT / "scripts" / "test_parts.py")
 CLEARING_S = 60.0
 WIDTH = 80
 MOST_AGAIN = 12  # more is no matter of what ran beside
+NEVER_AGAIN = "tests/engine/"  # a wrong token, or a server that ends, is never the machine's load
+DIED = "the server died"  # as the fixtures of tests/live/conftest.py say it
+FIRST = "failed_first"  # the property of a test that passed when it was asked again: its lane, and what it said there
 NONE_COLLECTED = 5  # pytest's exit status where nothing was chosen
+
+First = dict[str, tuple[str, list[ElementTree.Element]]]
+"""Of each test that was run again: the lane in which it failed first, and its failures there."""
 
 
 class Lanes:
@@ -37,7 +44,7 @@ class Lanes:
         self._folder = folder
         self._children: list[subprocess.Popen[str]] = []
         self._print = threading.Lock()
-        self._superseded: set[str] = set()  # lanes whose failures were run again
+        self._first: First = {}
         self.statuses: dict[str, int] = {}
 
     def run(self, *names: str) -> None:
@@ -49,20 +56,34 @@ class Lanes:
 
     def run_again(self) -> None:
         """Runs the few tests that failed with another lane beside them once more with nothing beside them, as pytest by
-        itself would run them; that is their result. Both are shown."""
-        beside = {name for name, status in self.statuses.items() if status == 1 and name != "alone"}
-        failed = [f"{_file(case)}::{case.get('name')}" for name in beside for case in self._bad(name)]
-        if 0 < len(failed) <= MOST_AGAIN:
-            results = f"--junitxml={self._folder / 'again.xml'}"
-            status = self.show("again", (sys.executable, "-m", "pytest", *self._options, *failed, results))
-            if status in (0, 1):
-                self.statuses |= dict.fromkeys(beside, 0) | {"again": status}
-                self._superseded = beside
+        itself would run them; that is their result. Both are shown, and the first failure stays told."""
+        beside = [name for name, status in self.statuses.items() if status == 1 and name != "alone"]
+        failed = {name: self._failures(name) for name in beside}
+        asked = [test for tests in failed.values() for test, bad in tests.items() if _may_be_load(test, bad)]
+        if not asked or sum(map(len, failed.values())) > MOST_AGAIN:
+            return
+        results = f"--junitxml={self._folder / 'again.xml'}"
+        status = self.show("again", (sys.executable, "-m", "pytest", *self._options, *asked, results))
+        if status not in (0, 1):
+            return
+        self.statuses["again"] = status
+        told = {_test(case) for case in self._cases("again") if case.find("skipped") is None}
+        for name, tests in failed.items():
+            self._first |= {test: (name, bad) for test, bad in tests.items() if test in asked and test in told}
+            if tests and tests.keys() <= self._first.keys():
+                self.statuses[name] = 0
 
-    def _bad(self, name: str) -> list[ElementTree.Element]:
+    def _cases(self, name: str) -> list[ElementTree.Element]:
         path = self._folder / f"{name}.xml"
-        cases = ElementTree.parse(path).iter("testcase") if path.exists() else ()  # noqa: S314  pytest wrote it
-        return [case for case in cases if _failed(case)]
+        return list(ElementTree.parse(path).iter("testcase")) if path.exists() else []  # noqa: S314  pytest wrote it
+
+    def _failures(self, name: str) -> dict[str, list[ElementTree.Element]]:
+        """What went wrong in each test of a lane that did not pass: itself, what it needed, clearing up."""
+        found: dict[str, list[ElementTree.Element]] = {}
+        for case in self._cases(name):
+            if _failed(case):
+                found.setdefault(_test(case), []).extend(_bad(case))
+        return found
 
     def show(self, name: str, command: tuple[str, ...]) -> int:
         """Runs a command, each of its lines shown behind the name; its exit status."""
@@ -94,8 +115,10 @@ class Lanes:
             if path.exists():
                 for suite in ElementTree.parse(path).getroot():  # noqa: S314  pytest wrote it just now
                     suite.set("name", name)
-                    if name in self._superseded:
-                        _without_failures(suite)
+                    if name == "again":
+                        _with_first_failures(suite, self._first)
+                    else:
+                        _without(suite, self._first)
                     whole.append(suite)
         return whole
 
@@ -148,34 +171,72 @@ def _at_once(*works: Callable[[], None]) -> None:
         thread.join()
 
 
+def _bad(case: ElementTree.Element) -> list[ElementTree.Element]:
+    return [part for part in case if part.tag in ("failure", "error")]
+
+
 def _failed(case: ElementTree.Element) -> bool:
-    return bool({"failure", "error"} & {part.tag for part in case})
+    return bool(_bad(case))
 
 
-def _file(case: ElementTree.Element) -> str:
-    return f"{str(case.get('classname')).replace('.', '/')}.py"
+def _test(case: ElementTree.Element) -> str:
+    """A test's name as pytest takes it."""
+    return f"{str(case.get('classname')).replace('.', '/')}.py::{case.get('name')}"
 
 
-def _without_failures(suite: ElementTree.Element) -> None:
-    for case in list(suite):
-        if case.tag == "testcase" and _failed(case):
-            suite.remove(case)
-    suite.set("tests", str(len(suite.findall("testcase"))))
-    suite.set("failures", "0")
-    suite.set("errors", "0")
+def _words(bad: ElementTree.Element) -> str:
+    """What a failure says, in one line."""
+    said = str(bad.get("message") or bad.text or "").strip()
+    return said.splitlines()[0][:300] if said else bad.tag
+
+
+def _may_be_load(test: str, bad: list[ElementTree.Element]) -> bool:
+    """Whether what ran beside a test can be why it failed."""
+    return not test.startswith(NEVER_AGAIN) and not any(DIED in f"{one.get('message')}{one.text}" for one in bad)
+
+
+def _without(suite: ElementTree.Element, again: Container[str]) -> None:
+    """Takes the failures out of a lane whose tests were run again."""
+    left = [case for case in suite.findall("testcase") if _failed(case) and _test(case) in again]
+    for case in left:
+        suite.remove(case)
+    if left:
+        cases = suite.findall("testcase")
+        suite.set("tests", str(len(cases)))
+        for word in ("failure", "error"):
+            suite.set(f"{word}s", str(sum(case.find(word) is not None for case in cases)))
+
+
+def _with_first_failures(suite: ElementTree.Element, first: First) -> None:
+    """Lets each test that passed when it was asked again tell how it failed at first."""
+    for case in suite.findall("testcase"):
+        if _test(case) in first and not _failed(case):
+            lane, bad = first[_test(case)]
+            properties = ElementTree.Element("properties")
+            ElementTree.SubElement(properties, "property", name=FIRST, value=f"{lane}: {_words(bad[0])}")
+            case.insert(0, properties)
+            told = "\n\n".join(f"{one.get('message') or ''}\n{one.text or ''}".strip() for one in bad)
+            ElementTree.SubElement(case, "system-out").text = f"Failed first, beside others, in lane {lane}:\n{told}"
 
 
 def _sum(results: ElementTree.Element, statuses: list[int], seconds: float) -> int:
-    """Says what failed and how many passed, in the form of pytest's own last lines; the exit status of the whole."""
+    """Says what failed, at first or for good, and how many passed, in the form of pytest's own last lines; the exit
+    status of the whole."""
     count = {
         word: sum(int(suite.get(word, 0)) for suite in results) for word in ("tests", "failures", "errors", "skipped")
     }
+    first = f"properties/property[@name='{FIRST}']"
+    again = [(_test(case), told.get("value")) for case in results.iter("testcase") for told in case.findall(first)]
+    if again:
+        print(" failed beside others, passed alone ".center(WIDTH, "="))
+    for test, words in again:
+        print(f"AGAIN {test} - {words}")
     bad = [case for case in results.iter("testcase") if _failed(case)]
     if bad:
         print(" short test summary info ".center(WIDTH, "="))
     for case in bad:
         word = "FAILED" if case.find("failure") is not None else "ERROR"
-        print(f"{word} {_file(case)}::{case.get('name')}")
+        print(f"{word} {_test(case)} - {_words(_bad(case)[0])}")
     passed = count["tests"] - count["failures"] - count["errors"] - count["skipped"]
     counted = (
         (count["failures"], "failed"),

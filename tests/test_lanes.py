@@ -12,13 +12,20 @@ from tests.conftest import LANES, lane_of
 
 def ran(folder: Path, name: str, passed: int, failed: int = 0) -> None:
     """What a lane leaves."""
-    cases = "".join(f'<testcase classname="tests.x" name="p{number}"/>' for number in range(passed))
-    cases += "".join(
-        f'<testcase classname="tests.x" name="f{number}"><failure/></testcase>' for number in range(failed)
+    cases = {f"tests.x p{number}": "" for number in range(passed)}
+    left(folder, name, cases | {f"tests.x f{number}": "<failure/>" for number in range(failed)})
+
+
+def left(folder: Path, name: str, cases: dict[str, str]) -> None:
+    """What a lane leaves whose tests, each by its module and name, ended so."""
+    told = "".join(
+        '<testcase classname="{}" name="{}">{}</testcase>'.format(*test.split(" ", 1), how)
+        for test, how in cases.items()
     )
-    counts = f'tests="{passed + failed}" failures="{failed}" errors="0" skipped="0"'
+    ends = [how.partition("<")[2].split(" ")[0].split("/")[0] for how in cases.values()]
+    counts = f'failures="{ends.count("failure")}" errors="{ends.count("error")}" skipped="{ends.count("skipped")}"'
     (folder / f"{name}.xml").write_text(
-        f'<testsuites><testsuite name="pytest" {counts}>{cases}</testsuite></testsuites>'
+        f'<testsuites><testsuite name="pytest" tests="{len(cases)}" {counts}>{told}</testsuite></testsuites>'
     )
 
 
@@ -57,7 +64,7 @@ def test_what_failed_beside_others_is_asked_alone_and_that_counts(
 
     def show(name: str, command: tuple[str, ...]) -> int:
         asked.extend(command)
-        ran(tmp_path, name, 2 - again, failed=again)
+        left(tmp_path, name, {"tests.x f0": "", "tests.x f1": "<failure/>" * again})
         return again
 
     monkeypatch.setattr(lanes, "show", show)
@@ -65,6 +72,70 @@ def test_what_failed_beside_others_is_asked_alone_and_that_counts(
     assert [word for word in asked if "::" in word] == ["tests/x.py::f0", "tests/x.py::f1"]
     assert test_lanes._sum(lanes.results(), list(lanes.statuses.values()), 1.0) == status
     assert told in capsys.readouterr().out
+
+
+BAD = '<failure message="AssertionError: not within 5 s&#10;in full">def test: …</failure>'
+
+
+def asked_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, host: dict[str, str], again: dict[str, str]
+) -> tuple[test_lanes.Lanes, list[str]]:
+    """The lanes after `host` failed and was asked again, which ended as `again`; and what was asked."""
+    lanes = test_lanes.Lanes([], folder)
+    lanes.statuses = {"host": 1, "alone": 0}
+    left(folder, "host", host)
+    asked: list[str] = []
+
+    def show(name: str, command: tuple[str, ...]) -> int:
+        asked.extend(word for word in command if "::" in word)
+        left(folder, name, again)
+        return int(any("<failure" in how for how in again.values()))
+
+    monkeypatch.setattr(lanes, "show", show)
+    lanes.run_again()
+    return lanes, asked
+
+
+def test_what_passed_only_when_asked_alone_tells_how_it_failed_first(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes, _ = asked_again(tmp_path, monkeypatch, {"tests.live.x a": BAD, "tests.x b": ""}, {"tests.live.x a": ""})
+    results = lanes.results()
+    (case,) = (case for case in results.iter("testcase") if case.get("name") == "a")
+    words = "host: AssertionError: not within 5 s"
+    assert case.find("properties/property").attrib == {"name": test_lanes.FIRST, "value": words}
+    assert "in lane host:" in case.findtext("system-out") and "def test: …" in case.findtext("system-out")
+    assert test_lanes._sum(results, list(lanes.statuses.values()), 1.0) == 0
+    *_, told, last = capsys.readouterr().out.splitlines()
+    assert told == f"AGAIN tests/live/x.py::a - {words}"
+    assert last.strip("=") == " 2 passed in 1.00s (0:00:01) "
+
+
+@pytest.mark.parametrize(
+    ("test", "how"),
+    [
+        ("tests.engine.test_server a", BAD),
+        ("tests.engine.test_server a", '<error message="it could not begin"/>'),
+        ("tests.live.test_demo a", f'<error message="AssertionError: {test_lanes.DIED}: Signal (11)"/>'),
+    ],
+)
+def test_a_failure_of_the_engine_is_never_forgiven(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, test: str, how: str
+) -> None:
+    lanes, asked = asked_again(tmp_path, monkeypatch, {test: how, "tests.live.x b": BAD}, {"tests.live.x b": ""})
+    assert asked == ["tests/live/x.py::b"]
+    assert test_lanes._sum(lanes.results(), list(lanes.statuses.values()), 1.0) == 1
+    said = capsys.readouterr().out
+    assert "AGAIN tests/live/x.py::b" in said
+    assert f"{test.replace('.', '/').replace(' ', '.py::')} - " in said.partition("short test summary")[2]
+
+
+def test_a_test_that_is_skipped_when_it_is_asked_again_stays_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes, asked = asked_again(tmp_path, monkeypatch, {"tests.x a": BAD}, {"tests.x a": "<skipped/>"})
+    assert asked == ["tests/x.py::a"]
+    assert test_lanes._sum(lanes.results(), list(lanes.statuses.values()), 1.0) == 1
 
 
 def test_a_choice_that_fits_no_test_is_not_called_a_success(tmp_path: Path) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from app.__main__ import control as make_control
 from app.control import DEMO, Control
+from backends.probes.server import look
 from backends.runs import Run, State
+from scripts.test_lanes import DIED
 from tests.conftest import until
 
 
@@ -55,12 +58,20 @@ def demo_servers(live_control: Control) -> Iterator[Callable[[], Run]]:
         gone(live_control, run)
 
 
+def counted(run: Run) -> dict[str, float]:
+    """What the run's server counts and shows now, by name; requests that have ended by their outcome too."""
+    with httpx.Client(trust_env=False) as client:
+        seen = look(client, run.endpoint)
+    assert seen.ready
+    return seen.values
+
+
 @pytest.fixture
 def served(demo_servers: Callable[[], Run], live_control: Control) -> Iterator[Run]:
     """A demo server, shared. One that dies is the failure of the test in which it died, and of no other."""
     run = demo_servers()
     yield run
-    assert _lives(live_control, run), live_control.log(run.id, "serve").lines[-5:]
+    assert _lives(live_control, run), f"{DIED}: {live_control.log(run.id, 'serve').lines[-5:]}"
 
 
 def _lives(control: Control, run: Run) -> bool:

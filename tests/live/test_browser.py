@@ -244,12 +244,13 @@ def test_no_chinese_page_leaves_an_english_sentence(browser, panel: str, control
 def test_light_and_dark_follow_the_browser_and_the_switch(browser, panel: str) -> None:
     visitor = Visitor(browser, panel, color_scheme="dark")
     page = visitor.opens()
-    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    background = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
+    assert max(page.evaluate(background)) < 60, "dark, as the browser asks"
     page.click("[data-theme-switch]")
-    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert dark != light
+    assert min(page.evaluate(background)) > 200
     visitor.reloads()
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == light
+    assert min(page.evaluate(background)) > 200, "light, as was chosen"
+    assert min(Visitor(browser, panel, color_scheme="light").opens().evaluate(background)) > 200
 
 
 def test_a_tab_that_nobody_sees_holds_no_connection_and_misses_nothing(visitor: Visitor, control: StillControl) -> None:

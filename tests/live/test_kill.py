@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import subprocess
@@ -83,18 +84,36 @@ def the_run(control: Control) -> Run:
     return until(lambda: next((run for run in control.open_runs() if run.name == "demo"), None), 60)
 
 
-def strangers(live_home: Path, run: Run) -> list[psutil.Process]:
-    """Processes of this data folder's runs that belong to no open run."""
-    found = []
+class Told:
+    """What a run has told by now: the log of each of its steps, and its events."""
+
+    def __init__(self, control: Control, run: Run) -> None:
+        paths = {step.id: control.log_path(run.id, step.id) for step in run.plan.steps}
+        self.logs = {step: path.read_bytes() for step, path in paths.items() if path.exists()}
+        self.events = control.events(run.id)
+
+    def goes_on(self, before: Told) -> None:
+        """Asserts that nothing of what was told before is lost or told otherwise, and that no server began twice."""
+        assert before.logs and self.logs.keys() >= before.logs.keys()
+        assert [step for step, log in before.logs.items() if not self.logs[step].startswith(log)] == []
+        assert self.events[: len(before.events)] == before.events
+        assert self.starts <= 1
+
+    @property
+    def starts(self) -> int:
+        """How often the log tells that the server has begun."""
+        return self.logs.get("serve", b"").count(b"Started HTTPService")
+
+
+def at_work(live_home: Path) -> set[str]:
+    """Runs of the demo that processes belong to, living or left over, by the mark in their environment."""
+    found = set()
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error, OSError):  # it ends just now
             environment = process.environ()
-        except (psutil.Error, OSError):
-            continue
-        marked = environment.get("SLIPWAY_RUN_HOME") == str(live_home)
-        if marked and environment.get("SLIPWAY_RUN", "").startswith("demo-") and environment["SLIPWAY_RUN"] != run.id:
-            found.append(process)
-    return found
+            if environment.get("SLIPWAY_RUN_HOME") == str(live_home):
+                found.add(environment.get("SLIPWAY_RUN", ""))
+    return {run for run in found if run.startswith("demo-")}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -105,6 +124,7 @@ def test_a_killed_panel_finds_its_run_again(clean: Control, live_home: Path, sta
     run = the_run(clean)
     until(lambda: at(clean, run.id, stage), 180)
     first.end(signal.SIGKILL)
+    before = Told(clean, run)
     second = Panel(live_home)
     try:
         until(second.up, 60)
@@ -113,8 +133,10 @@ def test_a_killed_panel_finds_its_run_again(clean: Control, live_home: Path, sta
         assert [one.id for one in clean.open_runs() if one.name == "demo"] == [run.id]
         kinds = [event.kind for event in clean.events(run.id) if event.step == "serve"]
         assert kinds.count(Kind.STARTED) == 1
-        assert any("Started HTTPService" in line for line in clean.log(run.id, "serve").lines)
-        assert strangers(live_home, run) == []
+        told = Told(clean, run)
+        told.goes_on(before)
+        assert told.starts == 1
+        assert at_work(live_home) == {run.id}
     finally:
         second.end()
 
@@ -130,18 +152,26 @@ def test_a_run_whose_panel_and_worker_were_killed_is_adopted_or_lost(clean: Cont
     worker = worker_of(clean, run.id)
     worker.kill()
     worker.wait(10)
+    target = clean._targets["local"]
+    server, before = target._service(run.id), Told(clean, run)
+    assert server is not None or stage not in ("first-answer", "serving")
     again = Panel(live_home)
     try:
         until(again.up, 60)
-        until(lambda: clean.run(run.id).state in (State.SERVING, State.LOST), 180)
-        now = clean.run(run.id)
-        if now.state is State.LOST:
-            assert clean._targets["local"].find(run.id).processes == 0
-            assert now.trouble is not None
+        if server is not None:
+            assert worker_of(clean, run.id).pid != worker.pid
+            now = clean.wait(run.id, 180)
+            assert target._service(run.id) == server
+        else:
+            lost = until(lambda: (one := clean.run(run.id)).state is State.LOST and one, 60)
+            assert target.find(run.id).processes == 0
+            assert lost.trouble is not None
             # The panel was asked to launch the demo, so a new run of it goes on behind the steps that are done.
             now = clean.wait(the_run(clean).id, 180)
-            assert now.state is State.SERVING, now.trouble
-        assert strangers(live_home, now) == []
+        assert now.state is State.SERVING, now.trouble
+        Told(clean, run).goes_on(before)
+        assert Told(clean, now).starts == 1
+        assert at_work(live_home) == {now.id}
     finally:
         again.end()
 

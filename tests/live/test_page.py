@@ -14,9 +14,10 @@ from playwright.sync_api import expect
 
 from app.control import Control
 from backends.runs import State
+from backends.transformers import metrics
 from tests.conftest import until
 from tests.live.browser import Visitor, free_port
-from tests.live.conftest import gone
+from tests.live.conftest import counted, gone
 
 pytestmark = pytest.mark.live
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -105,33 +106,33 @@ def test_from_the_first_page_to_an_answer(browser, panel: str, live_control: Con
 
 
 def test_stop_ends_an_answer_on_the_server(browser, panel: str, live_control: Control, served) -> None:
+    before = counted(served)
     visitor = Visitor(browser, panel)
     page = visitor.opens("/?tab=chat")
     page.select_option("[data-chat-server]", served.id)
     page.locator("[data-chat-parameters] summary").click()
-    page.fill('[data-sampling="repetition_penalty"]', "1.3")
-    page.fill('[data-sampling="temperature"]', "2")
+    asked = 1000  # so long the answer that this seed draws would be: for seconds
+    for name, value in {"max_tokens": asked, "temperature": 5, "seed": 1}.items():
+        page.fill(f'[data-sampling="{name}"]', str(value))
     page.fill("[data-chat-form] textarea", "Tell me everything.")
     page.keyboard.press("Enter")
-    expect(page.locator(".bot-row .ans")).not_to_be_empty()
-    stop = page.locator("[data-chat-stop]")
-    if stop.is_visible():
-        stop.click()
-    expect(stop).to_be_hidden()
-
-    def idle() -> bool:
-        text = httpx.get(f"http://127.0.0.1:{served.endpoint.metrics_port}/metrics", trust_env=False).text
-        return bool(re.search(r"active\w*\{[^}]*\} 0(\.0)?$", text, re.MULTILINE))
-
-    until(idle, 30, "the server is idle")
-    (kept,) = live_control.conversations("Tell me everything.")
-
-    def ended() -> bool:
-        figures = live_control.conversation(kept.id).thread()[-1].figures
-        return figures.get("state") == "stopped" or bool(figures.get("finish"))
-
-    until(ended, 30, "what had come is kept, marked as stopped")
+    expect(page.locator(".bot-row .words")).not_to_be_empty()
+    page.click("[data-chat-stop]")
+    expect(page.locator("[data-chat-stop]")).to_be_hidden()
+    expect(page.locator(".bot-row .ans")).to_contain_text("Stopped by you")
+    until(lambda: counted(served)[metrics.CANCELLED] > before[metrics.CANCELLED], 10, "the server to cancel")
+    made = until(lambda: (now := counted(served))[metrics.ACTIVE] == 0 and now, 10, "the server to be idle")
+    assert made[metrics.TOKENS] - before[metrics.TOKENS] < asked
+    kept = live_control.conversations("Tell me everything.")[0]
+    said = until(lambda: _stopped(live_control, kept.id), 10, "what had come is kept, marked as stopped")
+    assert page.locator(".bot-row .words").inner_text().split() == said.split()
     live_control.delete_conversation(kept.id)
+
+
+def _stopped(control: Control, conversation: str) -> str | None:
+    """The words of a stopped answer."""
+    last = control.conversation(conversation).thread()[-1]
+    return last.content if last.figures.get("state") == "stopped" else None
 
 
 def test_a_panel_that_is_killed_is_found_again_by_its_page(browser, live_home, runtime_dir, served) -> None:

@@ -35,6 +35,7 @@ def test_a_build_tells_its_stages_and_its_log_as_it_goes(target, home: Path, ima
     assert "said it\n" in log(home)
     stages = [(event.data["stage"], event.data["stages"]) for event in told if "stage" in event.data]
     assert [number for number, _ in stages] == sorted(number for number, _ in stages)
+    assert stages[-1][0] == stages[-1][1] > 1
     assert told[-1].fraction == 1.0
     assert target.has(step)
     assert engine.images.get(step.tag).labels["slipway.home"] == str(home)

@@ -206,7 +206,7 @@ def _torch(hardware: Hardware, sources: Sources, pip: tuple[str, ...]) -> Task:
     if hardware.gpus:
         argv = (*pip, f"torch=={TORCH},!={cpu}")
         outputs: tuple[str, ...] = (either, f"{_SITE}/torch/lib/libtorch_cuda.so")
-        forecast = Forecast(seconds=180, download_mib=3400, disk_mib=7600)
+        forecast = Forecast(seconds=180, download_mib=2600, disk_mib=4600)
         why = Text(
             en="There is an NVIDIA GPU here, so the CUDA build is taken, with its CUDA packages. It replaces a CPU "
             "build that is there.",

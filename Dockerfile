@@ -6,7 +6,11 @@
 #     -v /var/run/docker.sock:/var/run/docker.sock \
 #     -v "$HOME/slipway:$HOME/slipway" -e SLIPWAY_HOME="$HOME/slipway" slipway
 #
-# The data folder lies at the same path inside as outside: Docker mounts it into the servers by that path.
+# The data folder lies at the same path inside as outside: Docker mounts it into the servers by that path. The same holds
+# for every folder that SLIPWAY_MODEL_ROOTS names; HOME is /tmp here, so without it models lie in the data folder.
+# The panel sees GPUs with `--gpus all` only, and logins to registries where DOCKER_CONFIG names a mounted folder.
+# Embedded servers and the runs' workers live in this container and end with it; servers in Docker go on.
+# Off loopback (SLIPWAY_HOST) a password is asked for: SLIPWAY_PASSWORD, else one that `docker logs` shows.
 # BASE: any image with glibc 2.35 or newer, Python 3.11 or 3.12 with its venv module, and libpython.
 ARG BASE=python:3.12-slim
 FROM ${BASE}
@@ -34,7 +38,12 @@ ENV PATH=/opt/slipway/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1
 USER 1000:1000
 EXPOSE 7860
-HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["python", "-c", \
-  "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('SLIPWAY_PORT', '7860') + '/slipway/health', timeout=4)"]
+# Asks as the panel was told by the environment to listen, past any proxy.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["python", "-c", "\
+import http.client, os, sys; \
+panel = http.client.HTTPConnection(os.environ.get('SLIPWAY_HOST') or '127.0.0.1', \
+                                   int(os.environ.get('SLIPWAY_PORT') or 7860), timeout=4); \
+panel.request('GET', '/slipway/health'); \
+sys.exit(panel.getresponse().status != 200)"]
 ENTRYPOINT ["slipway"]
 CMD ["panel"]

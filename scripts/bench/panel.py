@@ -62,7 +62,7 @@ def panel_over(home: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  our own panel on loopback
+        with urllib.request.urlopen(url, timeout=20) as answer:  # noqa: S310  our own panel: it listens, then answers
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -41,11 +41,16 @@ def test_the_panels_own_image_serves_and_reaches_docker_by_the_socket_it_is_give
         network_mode="host",
         user="12345:12345",
         group_add=[group],
-        environment={"SLIPWAY_HOME": str(data), "SLIPWAY_PORT": str(port)},
+        environment={"SLIPWAY_HOME": str(data), "SLIPWAY_PORT": str(port), "SLIPWAY_NAMES": "slipway.test"},
         volumes=["/var/run/docker.sock:/var/run/docker.sock", f"{data}:{data}"],
     )
     try:
         until(lambda: healthy(f"http://127.0.0.1:{port}/slipway/health"), 90, "the panel")
+        check = built.attrs["Config"]["Healthcheck"]["Test"]
+        assert (check[0], panel.exec_run(check[1:]).exit_code) == ("CMD", 0), (
+            "a login is asked for, and the panel lives"
+        )
+        assert panel.logs().startswith(b"Password: ")
         told = json.loads(panel.exec_run(["slipway", "detect", "--json"]).output)
         assert told["docker"]["reachable"] is True
         plan = a_plan(task(stand_in.DEBIAN, f"id -u > {data}/who", container={"mounts": shown(data)}))

@@ -132,7 +132,7 @@ def _plain(value: Any) -> Any:
 def _plan(arguments: argparse.Namespace, control: Control, language: Language) -> int:
     plan = control.plan(_spec(arguments), _hardware(arguments))
     if arguments.sh:
-        print(control.script(plan), end="")
+        print(control.script(plan, language), end="")
     elif arguments.json:
         terminal.print_json(plan)
     else:

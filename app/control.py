@@ -43,7 +43,7 @@ from backends.sources import applied
 from backends.spec import Frozen, Hardware, Model, ModelSource, Sources, Spec
 from backends.steps import Plan, PullImage, Step, digest, fill
 from backends.targets.base import Leftover, Target
-from backends.text import Text
+from backends.text import Language, Text
 from backends.watched import Watched, WatchedServer, chosen, may_resolve
 from storage.store import Store
 
@@ -151,10 +151,10 @@ class Control(Talking):
         """The steps that a run would carry out now; the others are found done."""
         return to_do(plan, self._targets[plan.spec.target], self.settings.home, ASSETS)
 
-    def script(self, plan: Plan) -> str:
-        """A shell script that does the same by hand."""
+    def script(self, plan: Plan, language: Language = "en") -> str:
+        """A shell script that does the same by hand, with its words in `language`."""
         places = {"home": str(self.settings.home), "assets": str(ASSETS), "python": sys.executable}
-        return scripts.script(plan, places, lambda name: (ASSETS / name).read_text(encoding="utf-8"))
+        return scripts.script(plan, places, lambda name: (ASSETS / name).read_text(encoding="utf-8"), language)
 
     @property
     def sources(self) -> Sources:

@@ -26,7 +26,7 @@ from backends.steps import (
     WriteFiles,
     digest,
 )
-from backends.text import same
+from backends.text import Language, Text, same
 
 _PLACE = re.compile(r"\{(person|home|runtime|models|run|assets|python|bind|lock|port\.http|port\.grpc|port\.metrics)\}")
 _VARIABLES = {
@@ -35,9 +35,34 @@ _VARIABLES = {
     "bind": "BIND", "lock": "LOCK", "port.http": "HTTP_PORT", "port.grpc": "GRPC_PORT", "port.metrics": "METRICS_PORT",
 }  # fmt: skip
 
+_WHAT = Text(
+    en="{name}: served by hand, as Slipway would. Every step of the plan, in its order.",
+    zh="{name}：与 Slipway 相同的手动部署，按顺序执行方案的每一步。",
+)
+_HOW = Text(
+    en="Set HOME_DIR, PYTHON, HTTP_PORT, GRPC_PORT, METRICS_PORT before the call to change them. "
+    "Ctrl-C stops the server.",
+    zh="可在运行前设置 HOME_DIR、PYTHON、HTTP_PORT、GRPC_PORT、METRICS_PORT。按 Ctrl-C 停止服务。",
+)
+_WHY_LOCK = Text(en="closes endpoints that nobody needs; nobody keeps it", zh="用于关闭不需要的接口，随机生成且不保存")
+_NO_PYTHON = Text(
+    en="There is no Python at ${PYTHON}. Set PYTHON to the one that runs Slipway.",
+    zh="找不到 ${PYTHON}，请将 PYTHON 设为运行 Slipway 的 Python。",
+)
+_WHY_ASK = Text(
+    en="Prints what an address of this machine answers, as it comes; a second word is sent there. No proxy, no curl.",
+    zh="逐行输出本机某地址的应答，第二个参数作为请求内容发送。不经代理，也不需要 curl。",
+)
+_WAITING = Text(en="waiting for the server", zh="正在等待服务就绪")
+_ENDED = Text(en="the server ended; its last lines:", zh="服务已退出，最后几行日志：")
+_SERVING = Text(
+    en="serving on http://127.0.0.1:${HTTP_PORT} (Ctrl-C stops it)",
+    zh="服务地址：http://127.0.0.1:${HTTP_PORT}（按 Ctrl-C 停止）",
+)
+
 _HEAD = """#!/bin/sh
-# {name}: served by hand, as Slipway would. Every step of the plan, in its order.
-# Set HOME_DIR, PYTHON, HTTP_PORT, GRPC_PORT, METRICS_PORT before the call to change them. Ctrl-C stops the server.
+# {what}
+# {how}
 set -eu
 HOME_DIR=${{HOME_DIR:-{home}}}
 PYTHON=${{PYTHON:-{python}}}
@@ -50,14 +75,30 @@ BIND={bind}
 HTTP_PORT=${{HTTP_PORT:-{http}}}
 GRPC_PORT=${{GRPC_PORT:-{grpc}}}
 METRICS_PORT=${{METRICS_PORT:-{metrics}}}
-LOCK=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \\n')  # closes endpoints that nobody needs; nobody keeps it
+LOCK=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \\n')  # {why_lock}
+command -v "$PYTHON" > /dev/null || {{ echo "{no_python}" >&2; exit 1; }}
 mkdir -p "$RUN" "$MODELS" "$HOME_DIR/done"
 """
 
-_WAIT = """echo "waiting for the server"
-until curl -fs -o /dev/null "http://127.0.0.1:$HTTP_PORT{health}"; do
+_ASK = """# {why_ask}
+ask() {{
+  "$PYTHON" -I -c '
+import os, sys, urllib.request
+try:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({{}}))
+    for line in direct.open(sys.argv[1], *map(os.fsencode, sys.argv[2:])):
+        sys.stdout.buffer.write(line)
+        sys.stdout.flush()
+except OSError as error:
+    sys.exit(f"{{sys.argv[1]}}: {{error}}")
+' "$@"
+}}
+"""
+
+_WAIT = """echo "{waiting}"
+until ask "http://127.0.0.1:$HTTP_PORT{health}" > /dev/null 2>&1; do
   if ! kill -0 "$SERVER" 2>/dev/null; then
-    echo "the server ended; its last lines:" >&2
+    echo "{ended}" >&2
     tail -n 30 "$RUN/{id}.log" >&2
     exit 1
   fi
@@ -66,8 +107,9 @@ done
 """
 
 
-def script(plan: Plan, places: Mapping[str, str], asset_text: Callable[[str], str]) -> str:
-    """The script. `places` gives home, assets, python as defaults; `asset_text` the content of an asset by name.
+def script(plan: Plan, places: Mapping[str, str], asset_text: Callable[[str], str], language: Language = "en") -> str:
+    """The script. `places` gives home, assets, python as defaults; `asset_text` the content of an asset by name;
+    `language` is that of its comments and of what it says.
 
     Steps of the Docker target become `docker` commands.
     """
@@ -75,6 +117,10 @@ def script(plan: Plan, places: Mapping[str, str], asset_text: Callable[[str], st
     parts = [
         _HEAD.format(
             name=plan.spec.name,
+            what=_WHAT.of(language).format(name=plan.spec.name),
+            how=_HOW.of(language),
+            why_lock=_WHY_LOCK.of(language),
+            no_python=_NO_PYTHON.of(language),
             home=_default(places["home"]),
             python=_default(places["python"]),
             assets=_default(places["assets"]),
@@ -84,10 +130,12 @@ def script(plan: Plan, places: Mapping[str, str], asset_text: Callable[[str], st
             metrics=ports.metrics or 8002,
         )
     ]
+    if any(isinstance(step, Service | Ask) for step in plan.steps):
+        parts.append(_ASK.format(why_ask=_WHY_ASK.of(language)))
     for number, step in enumerate(plan.steps, 1):
-        parts.append(f"# {number}. {step.title.en}\n{_step(step, asset_text)}")
+        parts.append(f"# {number}. {step.title.of(language)}\n{_step(step, asset_text, language)}")
     if plan.service is not None:
-        parts.append('echo "serving on http://127.0.0.1:$HTTP_PORT (Ctrl-C stops it)"\nwait "$SERVER"\n')
+        parts.append(f'echo "{_SERVING.of(language)}"\nwait "$SERVER"\n')
     return "\n".join(parts)
 
 
@@ -138,7 +186,7 @@ def _default(value: str) -> str:
     return shlex.quote(value)
 
 
-def _step(step: Step, asset_text: Callable[[str], str]) -> str:
+def _step(step: Step, asset_text: Callable[[str], str], language: Language) -> str:
     if isinstance(step, WriteFiles):
         return "\n".join(_file(step.folder, file.path, file.text, file.asset, asset_text) for file in step.files)
     if isinstance(step, PullImage):
@@ -154,14 +202,15 @@ def _step(step: Step, asset_text: Callable[[str], str]) -> str:
         else:
             env = "".join(f"export {name}={word(value)}\n" for name, value in (step.sources | step.env).items())
             argv = step.argv
-        wait = _WAIT.format(health=step.health, id=step.id)
+        said = {"waiting": _WAITING.of(language), "ended": _ENDED.of(language)}
+        wait = _WAIT.format(health=step.health, id=step.id, **said)
         trap = 'trap \'kill "$SERVER" 2>/dev/null || true; wait "$SERVER" 2>/dev/null || true\' EXIT INT TERM\n'
         cwd = word(step.cwd) if step.cwd and step.container is None else '"$RUN"'
         start = f'(cd {cwd} && exec {command(argv)}) > "$RUN/{step.id}.log" 2>&1 &\nSERVER=$!\n'
         return f"{env}{start}{trap}{wait}"
     if isinstance(step, Ask):
         url = f'"http://127.0.0.1:$HTTP_PORT/v2/models/{step.model}/generate_stream"'
-        return f"curl -fsSN -X POST {url} \\\n  -d {shlex.quote(_request(step.chat))}\n"
+        return f"ask {url} \\\n  {shlex.quote(_request(step.chat))}\n"
     raise TypeError(f"no words for a step of kind {step.kind}")
 
 

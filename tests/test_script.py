@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 
 import pytest
 
 from backends.script import by_hand, script, word
-from backends.steps import BuildImage, File, Plan, PullImage, Service, Task, WriteFiles
-from backends.text import same
+from backends.spec import Chat
+from backends.steps import Ask, BuildImage, File, Plan, PullImage, Service, Task, WriteFiles
+from backends.text import Language, Text, same
 from tests.conftest import until
 from tests.guides import GUIDED
 from tests.plans import plan, python
 from tests.test_local_target import HOSTILE, SERVER
 
 
-def run_script(made: Plan, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+def run_script(made: Plan, home: Path, language: Language = "en", **more: str) -> subprocess.CompletedProcess[str]:
     places = {"home": str(home), "assets": "/nowhere", "python": sys.executable}
-    text = script(made, places, lambda name: f"asset {name}\n")
+    text = script(made, places, lambda name: f"asset {name}\n", language)
     return subprocess.run(
         ("sh",), input=text, text=True, capture_output=True, env=os.environ | more, timeout=60, check=False
     )
@@ -85,21 +88,39 @@ def test_a_shared_step_whose_result_has_gone_is_done_again_by_a_script_too(home:
     assert (again.stdout, again.stderr) == ("one\n", "")
 
 
-def test_a_script_serves_until_it_is_interrupted(home: Path, tmp_path: Path) -> None:
+BARE = ("sh", "cat", "id", "mkdir", "od", "sleep", "tail", "tr")  # what any machine has
+ANSWERS = SERVER.replace(
+    "    def log_message",
+    """    def do_POST(self):
+        self.send_response(200); self.end_headers()
+        self.wfile.write(self.path.encode() + b' ' + self.rfile.read(int(self.headers['content-length'])) + b'\\n')
+    def log_message""",
+)
+
+
+def test_a_script_serves_on_a_bare_machine_until_it_is_interrupted(home: Path, tmp_path: Path) -> None:
     import socket
 
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
-    serve = Service(id="serve", title=same("s"), argv=(sys.executable, "-c", SERVER, "{port.http}"), model="m")
+    serve = Service(id="serve", title=same("s"), argv=(sys.executable, "-c", ANSWERS, "{port.http}"), model="m")
+    question = Ask(id="ask", title=same("q"), engine="transformers", model="m", chat=Chat(prompt="it's 你好"))
     places = {"home": str(home), "assets": "/nowhere", "python": sys.executable}
-    path = tmp_path / "by-hand.sh"
-    path.write_text(script(plan(serve), places, str))
-    child = subprocess.Popen(
-        ("sh", str(path)), env=os.environ | {"HTTP_PORT": str(port)}, stdout=subprocess.PIPE, text=True
-    )
+    path, programs = tmp_path / "by-hand.sh", tmp_path / "bin"
+    path.write_text(script(plan(serve, question), places, str))
+    programs.mkdir()
+    for name in BARE:
+        (programs / name).symlink_to(str(shutil.which(name)))
+    around = {"PATH": str(programs), "HTTP_PORT": str(port), "http_proxy": "http://127.0.0.1:1"}
+    child = subprocess.Popen(("sh", str(path)), env=around, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
-    until(lambda: "serving" in child.stdout.readline(), 30)
+    at_last = threading.Timer(30, child.terminate)
+    at_last.start()
+    said: list[str] = []
+    until(lambda: said.append(child.stdout.readline()) or "serving" in said[-1] or child.poll() is not None, 40)
+    at_last.cancel()
+    assert said[1:-1] == ['/v2/models/m/generate_stream {"text_input": "it\'s 你好"}\n']
     url = f"http://127.0.0.1:{port}/v2/health/ready"
     with urllib.request.urlopen(url) as answer:
         assert answer.status == 200
@@ -109,12 +130,35 @@ def test_a_script_serves_until_it_is_interrupted(home: Path, tmp_path: Path) -> 
         urllib.request.urlopen(url, timeout=2)
 
 
-def test_a_script_whose_server_dies_says_so(home: Path) -> None:
-    code = "print('no model', flush=True); raise SystemExit(5)"
-    serve = Service(id="serve", title=same("s"), argv=(sys.executable, "-c", code), model="m")
-    done = run_script(plan(serve), home, HTTP_PORT="1")
+DYING = "print('no model', flush=True); raise SystemExit(5)"
+DIES = Service(id="serve", title=Text(en="Serve", zh="启动服务"), argv=(sys.executable, "-c", DYING), model="m")
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "the server ended"), ("zh", "服务已退出")])
+def test_a_script_whose_server_dies_says_so(home: Path, language: Language, said: str) -> None:
+    done = run_script(plan(DIES), home, language, HTTP_PORT="1")
     assert done.returncode == 1
-    assert "no model" in done.stderr
+    assert said in done.stderr and "no model" in done.stderr
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "There is no Python at /nonexistent/python."), ("zh", "找不到")])
+def test_a_script_without_its_python_says_so_before_anything_is_done(home: Path, language: Language, said: str) -> None:
+    done = run_script(plan(DIES), home, language, PYTHON="/nonexistent/python")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
+    assert not home.exists()
+
+
+def test_a_script_speaks_one_language_and_does_the_same_in_both() -> None:
+    places = {"home": "/home", "assets": "/nowhere", "python": sys.executable}
+    made = plan(DIES, Ask(id="ask", title=Text(en="Ask", zh="提问"), engine="x", model="m", chat=Chat(prompt="x")))
+    spoken = re.compile(r"^#(?!!).*|  # .*|echo \".*?\"", re.MULTILINE)
+    english, chinese = script(made, places, str), script(made, places, str, "zh")
+    assert spoken.sub("", english) == spoken.sub("", chinese)
+    words = [*zip(spoken.findall(english), spoken.findall(chinese), strict=True)]
+    assert len(words) > 6
+    for en, zh in words:
+        assert en.isascii() and re.search("[\u4e00-\u9fff]", zh), (en, zh)
 
 
 def test_a_plain_word_stays_readable() -> None:

@@ -175,3 +175,9 @@ def test_conversations_are_listed_exported_and_deleted(home: Path, capsys: pytes
     assert told("delete", kept)[0] == 0
     assert told("export", kept)[0] == NotFound.exit_code
     assert told("delete")[0] == BadInput.exit_code
+
+
+def test_a_script_by_hand_has_the_language_of_the_command_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--home", str(home), "--language", "zh", "plan", "--demo", "--sh"], make_control) == 0
+    told = capsys.readouterr().out
+    assert "正在等待服务就绪" in told and "waiting for the server" not in told

@@ -89,7 +89,9 @@ def test_the_whole_wizard(control: StillControl) -> None:
     assert engines["engine"].count("checked") >= 2
     plan = ask(control, "engine", draft={**draft, "choice": "transformers"})
     assert plan["reply"]["go"] == "stage:4"
-    assert "pane-script" in plan["review"]
+    assert "pane-script" in plan["review"] and "echo &#34;waiting for the server" in plan["review"]
+    chinese = ask(control, "engine", draft={**draft, "choice": "transformers"}, language="zh")
+    assert "echo &#34;正在等待服务就绪" in chinese["review"]
     launched = ask(control, "review", draft=draft)
     run = control.run(launched["reply"]["go"].removeprefix("run:"))
     assert run.spec.limits.concurrent == 4

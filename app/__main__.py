@@ -5,6 +5,7 @@ The other one, of a worker's process, is app/work.py.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Mapping
 
@@ -24,6 +25,8 @@ def control(flags: Mapping[str, object]) -> Control:
 
 def main() -> int:
     """The program. Returns its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a sign that a terminal lacks does not end the program
     return cli.main(sys.argv[1:], control)
 
 

@@ -21,7 +21,6 @@ from app.cli_parser import parser
 from app.control import DEMO, Control
 from app.faults import in_words
 from app.listening import listening
-from app.settings import home_folder
 from backends.errors import BadInput, SlipwayError, StepFailed
 from backends.events import Kind
 from backends.reading import read, read_json
@@ -47,7 +46,7 @@ def main(argv: Sequence[str], make_control: MakeControl) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # nobody is shown a traceback
-        failed = in_words(error, home_folder(arguments.home))
+        failed = in_words(error, arguments.home)
         return _failed(failed, language, as_json=getattr(arguments, "json", False))
 
 

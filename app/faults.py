@@ -8,6 +8,7 @@ import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
+from app.settings import home_folder
 from backends.errors import NotKept, SlipwayError, Unexpected
 from backends.targets.base import SECRET_NAME, redact
 from backends.text import Text
@@ -17,11 +18,12 @@ LOG = "errors.log"  # below the data folder
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
-def in_words(error: Exception, home: Path) -> SlipwayError:
+def in_words(error: Exception, home_flag: object = None) -> SlipwayError:
     """The error itself where it speaks to people; NotKept where database or disk refused; else Unexpected, with its
-    traceback in a file of the data folder `home`."""
+    traceback in a file of the data folder (that of `home_flag`, as `settings` finds it)."""
     if isinstance(error, SlipwayError):
         return error
+    home = home_folder(home_flag)
     refused = storage_refused(error)
     if refused is not None:
         return refused

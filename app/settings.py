@@ -79,9 +79,17 @@ def settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, st
 
 
 def home_folder(flag: object = None, environ: Mapping[str, str] | None = None) -> Path:
-    """The data folder: the flag's, SLIPWAY_HOME, or the one in the user's data directory."""
+    """The data folder: the flag's, SLIPWAY_HOME, or the one in the user's data directory. Raises BadInput."""
     env = os.environ if environ is None else environ
-    return Path(str(flag or env.get("SLIPWAY_HOME") or platformdirs.user_data_dir("slipway"))).expanduser().absolute()
+    told = str(flag or env.get("SLIPWAY_HOME") or platformdirs.user_data_dir("slipway"))
+    try:
+        return Path(told).expanduser().absolute()
+    except RuntimeError:  # ~name of somebody whom this machine does not know
+        raise BadInput(
+            "home",
+            Text(en=f"home: “{told}” is no folder: there is no such user.", zh=f"home：“{told}”不是目录：没有该用户。"),
+            Text(en="Write the folder out, from / on.", zh="请写出完整路径，以 / 开头。"),
+        ) from None
 
 
 _USUAL = {  # fields of Sources that other programs' variables fill too

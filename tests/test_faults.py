@@ -21,6 +21,7 @@ from backends.runs import State
 from storage import database
 from tests.conftest import until
 from tests.plans import plan, python
+from tests.test_cli import slipway
 from tests.test_jobs import at_gate, control, gate, worker_of  # noqa: F401
 
 # --- a worker that dies -----------------------------------------------------------------------------------------------
@@ -84,6 +85,7 @@ def test_a_home_that_cannot_be_is_refused_by_name(capsys, monkeypatch) -> None:
         assert status == BadInput.exit_code
         assert "/dev/null/x" in told
         assert "SLIPWAY_HOME" in told
+    assert said(capsys, "--home", "~nobody-of-that-name/x", "list")[0] == BadInput.exit_code
     assert cli.main(("list", "--json"), make_control) == BadInput.exit_code
     assert json.loads(capsys.readouterr().out)["field"] == "home"
 
@@ -169,6 +171,12 @@ def test_a_fault_of_our_own_is_said_and_its_details_are_kept_without_secrets(hom
     told = json.loads(capsys.readouterr().out)
     assert told["error"] == "Unexpected"
     assert "could not be written" in told["hint"]
+
+
+def test_a_terminal_that_lacks_a_sign_still_shows_the_rest(home: Path) -> None:
+    shown = slipway("--language", "zh", "--help", home=home, PYTHONIOENCODING="ascii")
+    assert shown.returncode == 0, shown.stderr
+    assert "SLIPWAY_HOME" in shown.stdout
 
 
 def test_json_is_all_that_setup_prints_where_json_was_asked_for(home: Path, capsys, monkeypatch) -> None:

@@ -198,19 +198,20 @@ def _list(arguments: argparse.Namespace, control: Control, language: Language) -
     else:
         for run in runs:
             where = run.endpoint.http if run.endpoint and run.state is State.SERVING else "–"
-            print(f"{run.id:<28} {run.state:<10} {run.spec.engine:<16} {where:<26} {run.spec.model.id}")
+            state = terminal.term(run.state, language, 10)
+            print(f"{run.id:<28} {state} {run.spec.engine:<16} {where:<26} {run.spec.model.id}")
         if not runs:
             print(terminal.NOTHING_OPEN.of(language))
     return 0
 
 
-def _stop(arguments: argparse.Namespace, control: Control, _language: Language) -> int:
+def _stop(arguments: argparse.Namespace, control: Control, language: Language) -> int:
     run = control.stop(control.find(arguments.run).id)
     *_, run = control.looks(run.id)  # until it is over
     if arguments.json:
         terminal.print_json({"run": run.id, "state": run.state.value})
     else:
-        print(f"{run.id}: {run.state}")
+        print(f"{run.id}: {terminal.term(run.state, language)}")
     return 0
 
 
@@ -244,7 +245,7 @@ def _chat(arguments: argparse.Namespace, control: Control, _language: Language) 
     return 0
 
 
-def _history(arguments: argparse.Namespace, control: Control, _language: Language) -> int:
+def _history(arguments: argparse.Namespace, control: Control, language: Language) -> int:
     control.recover()
     if arguments.run:
         run = control.find(arguments.run)
@@ -260,7 +261,8 @@ def _history(arguments: argparse.Namespace, control: Control, _language: Languag
         terminal.print_json([row.model_dump(mode="json") for row in rows])
     else:
         for row in rows:
-            print(f"{row.created_at:%Y-%m-%d %H:%M}  {row.id:<28} {row.state:<10} {row.engine:<16} {row.model}")
+            state = terminal.term(row.state, language, 10)
+            print(f"{row.created_at:%Y-%m-%d %H:%M}  {row.id:<28} {state} {row.engine:<16} {row.model}")
     return 0
 
 
@@ -320,7 +322,8 @@ def _follow_run(control: Control, run_id: str, language: Language, *, as_json: b
             elif event.kind is not Kind.PROGRESS or event.text is not None:
                 at = event.at.astimezone() if event.at else None
                 words = "" if event.text is None else f": {event.text.of(language)}"
-                print(f"{at:%H:%M:%S}  {event.kind:<8} {titles.get(event.step or '', '')}{words}", flush=True)
+                kind = terminal.term(event.kind, language, 8)
+                print(f"{at:%H:%M:%S}  {kind} {titles.get(event.step or '', '')}{words}", flush=True)
         if run.state is State.SERVING:
             break
     if as_json:

@@ -92,7 +92,9 @@ def engines(given: argparse.Namespace, control: Control, language: Language) -> 
 
 def _finding(one: Finding, language: Language) -> str:
     where = ":".join(str(part) for part in (one.file, one.line, one.field) if part is not None)
-    return f"{one.severity}  {where}: {one.message.of(language)}\n       {one.hint.of(language)}"
+    return (
+        f"{terminal.term(one.severity, language)}  {where}: {one.message.of(language)}\n       {one.hint.of(language)}"
+    )
 
 
 def _engine(view: EngineView, language: Language) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from typing import Any
+from unicodedata import east_asian_width
 
 from pydantic import BaseModel
 
@@ -20,6 +21,7 @@ from backends.spec import Hardware, Model
 from backends.steps import Plan, WriteFiles
 from backends.targets.base import Leftover
 from backends.text import Language, Text
+from backends.verdicts import LABELS
 
 DEMO_STARTED = Text(en="The demo deployment is launching.", zh="演示部署正在启动。")
 DEMO_THERE = Text(en="The demo deployment is there already.", zh="演示部署已存在。")
@@ -30,6 +32,20 @@ SERVING = Text(
     en="\n{run} serves on {http}. It answered:\n{answer}\n\nTalk to it: slipway chat {run} --message TEXT",
     zh="\n{run} 正在 {http} 提供服务，首个回答：\n{answer}\n\n开始对话：slipway chat {run} --message 文本",
 )
+_CHINESE: dict[str, str] = {  # the terms that stand in columns; in English they are shown as JSON has them
+    "queued": "排队中", "running": "启动中", "serving": "运行中", "stopping": "停止中", "done": "已完成",
+    "stopped": "已停止", "failed": "失败", "lost": "已丢失",
+    "started": "开始", "progress": "进行中", "note": "说明", "ready": "就绪", "skipped": "已复用",
+    "error": "错误", "warning": "警告",
+    "fits": "放得下", "tight": "余量很小", "over": "放不下", "unknown": "无法判断",
+    **{verdict.value: label.zh for verdict, label in LABELS.items()},
+}  # fmt: skip
+
+
+def term(word: str, language: Language, columns: int = 0) -> str:
+    """A run's state, an event's kind, a verdict as a word, filled with blanks to so many columns of a terminal."""
+    shown = _CHINESE[word] if language == "zh" else str(word)
+    return shown.ljust(columns - sum(east_asian_width(sign) in "WF" for sign in shown))
 
 
 def downloads(control: Control, plan: Plan, language: Language) -> str:
@@ -92,7 +108,7 @@ def recommendation_lines(told: dict[str, Any], found: Recommendation, language: 
     lines.append("")
     for variant, many in told["variants"].items():
         counts = {verdict.value: count for verdict, count in found.counts(variant).items() if count}
-        spans = ", ".join(f"{verdict} {count}" for verdict, count in counts.items())
+        spans = ", ".join(f"{term(verdict, language)} {count}" for verdict, count in counts.items())
         lines.append(f"{variant:<20} {many[0]['tag']} … {many[-1]['tag']}: {spans}")
     return "\n".join(lines).lstrip("\n")
 
@@ -104,7 +120,7 @@ def model_lines(
     facts = model.model_dump(mode="json", exclude={"source", "notes", "weight_files"}, exclude_none=True)
     lines = [f"{name:<20} {value}" for name, value in facts.items() if value not in ({}, [])]
     lines += [f"! {note.of(language)}" for note in model.notes]
-    lines += ["", f"{forecast.verdict}  ~{forecast.needed_mib:,} MiB"]
+    lines += ["", f"{term(forecast.verdict, language)}  ~{forecast.needed_mib:,} MiB"]
     lines += [f"  {one.text.of(language)}" for one in changes]
     for way in ways:
         mark = "+" if not way.reasons else "-"

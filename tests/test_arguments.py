@@ -5,12 +5,19 @@ from __future__ import annotations
 import argparse
 import re
 import unicodedata
+from typing import get_args
 
 import pytest
 
+from app import terminal
 from app.arguments import Parser, language_of
 from app.cli import COMMANDS
 from app.cli_parser import parser
+from backends import memory, verdicts
+from backends.events import Kind
+from backends.lint.finding import Finding
+from backends.runs import State
+from backends.text import LANGUAGES
 
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 WRONG = [
@@ -29,6 +36,15 @@ WRONG = [
     (("history", "--limit", "0"), "--limit"),
     (("conversations", "--limit", "-5"), "--limit"),
 ]
+
+
+TERMS = (
+    *State,
+    *Kind,
+    *verdicts.Verdict,
+    *get_args(memory.Verdict),
+    *get_args(Finding.model_fields["severity"].annotation),
+)
 
 
 def commands(whole: Parser) -> dict[str, Parser]:
@@ -88,3 +104,11 @@ def test_what_is_wrong_with_a_command_line_is_said_in_either_language(words, nam
 )
 def test_the_language_is_known_before_the_command_line_is_read(words, environ, language: str) -> None:
     assert language_of(words, environ) == language
+
+
+@pytest.mark.parametrize("word", TERMS)
+def test_terms_in_columns_are_the_same_width_in_either_language(word: str) -> None:
+    english, chinese = (terminal.term(word, language, 12) for language in LANGUAGES)
+    assert english == word.ljust(12)
+    assert CHINESE.search(chinese)
+    assert sum(1 + (unicodedata.east_asian_width(sign) in "WF") for sign in chinese) == 12

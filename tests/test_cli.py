@@ -91,11 +91,13 @@ def test_errors_are_chinese_where_the_terminal_is(home: Path) -> None:
     assert "没有部署" in slipway("--language", "zh", "stop", "nothing", home=home).stderr
 
 
-def test_a_finished_run_is_in_the_history_with_its_log(home: Path) -> None:
+def test_a_finished_run_is_in_the_history_with_its_log(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     control = make_control({"home": str(home)})
     run = control.start_plan(plan(python("one", "print('hello')"))).run
     followed = slipway("follow", run.id, home=home)
     assert followed.returncode == 0, followed.stderr
+    assert cli.main(("--home", str(home), "--language", "zh", "history"), make_control) == 0
+    assert "已完成" in capsys.readouterr().out
     assert slipway("logs", run.id, home=home).stdout == "hello\n"
     assert json.loads(slipway("history", "--json", home=home).stdout)[0]["id"] == run.id
     whole = json.loads(slipway("history", "demo", home=home).stdout)

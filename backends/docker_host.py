@@ -21,8 +21,16 @@ _SOCKET = Path("/var/run/docker.sock")
 _START = Text(en="Start it: sudo systemctl start docker.", zh="请启动：sudo systemctl start docker。")
 
 
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*(?=@)")  # of an address: no kind of it takes one, all words show it
+
+
 def endpoint(environ: Mapping[str, str]) -> str:
-    """Where Docker listens: DOCKER_HOST, else the current Docker context, else the usual socket or a rootless one."""
+    """Where Docker listens: DOCKER_HOST, else the current Docker context, else the usual socket or a rootless one.
+    Without a password, which neither Docker nor ssh reads there."""
+    return _PASSWORD.sub(r"\1", _named(environ))
+
+
+def _named(environ: Mapping[str, str]) -> str:
     if host := environ.get("DOCKER_HOST"):
         return host
     folder = config_folder(environ)

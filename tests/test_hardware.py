@@ -482,6 +482,13 @@ def test_a_docker_behind_ssh_that_cannot_be_reached_says_so(tmp_path: Path) -> N
     assert found.why is not None and "cannot be reached" in found.why.en and "无法访问" in found.why.zh
 
 
+@pytest.mark.parametrize("kind", ["tcp", "ssh"])
+def test_a_password_in_dockers_address_is_no_fact(tmp_path: Path, kind: str) -> None:
+    found = docker.read(2, {"DOCKER_HOST": f"{kind}://me:pa55word@127.0.0.1:9", "HOME": str(tmp_path)})
+    assert found.host == f"{kind}://me@127.0.0.1:9" and found.why is not None
+    assert "pa55word" not in found.model_dump_json()
+
+
 def test_docker_host_wins_over_the_context_and_the_context_over_the_default(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
     assert docker.endpoint(environ) == "unix:///var/run/docker.sock"

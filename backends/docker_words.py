@@ -8,8 +8,6 @@ from __future__ import annotations
 from backends.sources import declared
 from backends.steps import BuildImage, PullImage, Service, Task
 
-SECRETS_BY_HAND = "the variable goes into the container as it is; Slipway itself hands it over as a file"
-
 
 def pull(step: PullImage) -> tuple[tuple[str, ...], ...]:
     """The commands that pull an image, from the mirror where the step names one."""

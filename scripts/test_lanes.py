@@ -29,6 +29,7 @@ WIDTH = 80
 MOST_AGAIN = 12  # more is no matter of what ran beside
 NEVER_AGAIN = "tests/engine/"  # a wrong token, or a server that ends, is never the machine's load
 DIED = "the server died"  # as the fixtures of tests/live/conftest.py say it
+CRASHED = (DIED, "Signal (6) received", "Signal (11) received")  # the latter as tritonserver says it in its log
 FIRST = "failed_first"  # the property of a test that passed when it was asked again: its lane, and what it said there
 NONE_COLLECTED = 5  # pytest's exit status where nothing was chosen
 
@@ -192,7 +193,8 @@ def _words(bad: ElementTree.Element) -> str:
 
 def _may_be_load(test: str, bad: list[ElementTree.Element]) -> bool:
     """Whether what ran beside a test can be why it failed."""
-    return not test.startswith(NEVER_AGAIN) and not any(DIED in f"{one.get('message')}{one.text}" for one in bad)
+    said = "".join(f"{one.get('message')}{one.text}" for one in bad)
+    return not test.startswith(NEVER_AGAIN) and not any(words in said for words in CRASHED)
 
 
 def _without(suite: ElementTree.Element, again: Container[str]) -> None:

@@ -116,7 +116,8 @@ def test_what_passed_only_when_asked_alone_tells_how_it_failed_first(
     [
         ("tests.engine.test_server a", BAD),
         ("tests.engine.test_server a", '<error message="it could not begin"/>'),
-        ("tests.live.test_demo a", f'<error message="AssertionError: {test_lanes.DIED}: Signal (11)"/>'),
+        ("tests.live.test_demo a", f'<error message="AssertionError: {test_lanes.DIED}: ()"/>'),
+        ("tests.live.test_demo a", "<failure>last_lines=('Signal (11) received.', )</failure>"),
     ],
 )
 def test_a_failure_of_the_engine_is_never_forgiven(

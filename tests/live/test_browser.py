@@ -21,7 +21,12 @@ from tests.live.browser import Visitor, panel_of, serious
 from tests.ui.conftest import StillControl, StillTarget, machine
 
 pytestmark = pytest.mark.live
-TABS = ("", "?tab=chat", "?tab=monitor", "?tab=history")
+TABS = {
+    "": "#sw-launch h1",
+    "?tab=chat": "[data-chat-form]",
+    "?tab=monitor": "[data-server]",
+    "?tab=history": "[data-history-run]",
+}
 EVIL = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
 
 
@@ -233,10 +238,12 @@ def test_a_request_that_is_lost_on_its_way_is_told_in_the_page_s_language_and_lo
 def test_no_chinese_page_leaves_an_english_sentence(browser, panel: str, control: StillControl) -> None:
     control.served("my-llama")
     visitor = Visitor(browser, panel, locale="zh-CN")
-    for tab in TABS:
+    for tab, there in TABS.items():
         page = visitor.opens(f"/{tab}")
+        expect(page.locator(there).first).to_be_visible()
         if not tab:
             page.click('[data-do="new"]')
+            expect(page.locator("#sw-detect h1")).to_be_visible()
         left = re.findall(r"\b[a-z]{3,} [a-z]{2,}\b", page.inner_text("body"))
         assert not left, tab
 
@@ -597,6 +604,7 @@ def test_a_phone_never_scrolls_sideways(browser, panel: str, control: StillContr
     control.machine = machine("h200-x2-busy")
     control.served("a-name-that-is-as-long-as-a-name-may-be-0123456")
     visitor = Visitor(browser, panel, viewport={"width": 390, "height": 844}, locale=language)
-    for tab in TABS:
+    for tab, there in TABS.items():
         page = visitor.opens(f"/{tab}")
+        expect(page.locator(there).first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab

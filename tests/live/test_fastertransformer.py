@@ -189,7 +189,7 @@ def test_a_second_deployment_builds_and_converts_nothing_again(
 ) -> None:
     plan = the_plan(control, the_spec(control, "llama", upstream, bases, "again"))
     to_do = {step.id for step in control.to_do(plan)}
-    assert not to_do & {"backend-source", "image", "converter-source", "convert"}
+    assert not to_do & {plan.step(long).id for long in ("backend-source", "image", "converter-source", "convert")}
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------

@@ -76,10 +76,11 @@ def test_the_wheel_was_compiled_in_a_layer_and_the_build_printed_true_lines(cont
 
 
 def test_an_engine_is_found_again_and_nothing_is_built_twice(control: Control, llama: Run) -> None:
-    to_do = {step.id for step in control.to_do(llama_05(control, llama, "again"))}
-    assert not to_do & {"backend-source", "wheel", "engine"}
+    plan = llama_05(control, llama, "again")
+    to_do = {step.id for step in control.to_do(plan)}
+    assert not to_do & {plan.step(long).id for long in ("backend-source", "wheel", "engine")}
     kept = {view.name: view for view in engine_store.engines(control.settings.home)}
-    view = kept[llama_05(control, llama, "again").step("engine").outputs[0].split("/")[-2]]
+    view = kept[plan.step("engine").outputs[0].split("/")[-2]]
     assert view.problem is None and view.stamp is not None and view.stamp.version == "0.5.0"
 
 

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -608,3 +609,8 @@ def test_a_phone_never_scrolls_sideways(browser, panel: str, control: StillContr
         page = visitor.opens(f"/{tab}")
         expect(page.locator(there).first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+        stages = ("launch", "detect", "model", "engine", "review") if not tab else ()
+        for here, there in pairwise(stages):
+            page.click('[data-do="new"]' if here == "launch" else f"#sw-{here} .sw-actions .primary")
+            expect(page.locator(f"#sw-{there} h1")).to_be_visible()
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, there

@@ -87,10 +87,11 @@ def not_kept(error: sqlite3.Error | DatabaseError | OSError, more: Text | None =
     else:
         message = Text(en=f"The database cannot be used: {why}.", zh=f"数据库无法使用：{why}。")
         hint = Text(
-            en="Look at slipway.db in the data folder: who may write it, and whether it is whole. Moved away it is "
-            "made anew, without the history; what runs is found again. Another folder: --home or SLIPWAY_HOME.",
-            zh="请检查数据目录中 slipway.db 的权限与完整性。移走后会新建，历史不再保留，正在运行的部署会重新找到。"
-            "也可用 --home 或 SLIPWAY_HOME 更换数据目录。",
+            en="Look at slipway.db in the data folder: who may write it, and whether it is whole. Moved away, with "
+            "Slipway's own programs ended first, it is made anew without the history; servers that live are found "
+            "again. Another folder: --home or SLIPWAY_HOME.",
+            zh="请检查数据目录中 slipway.db 的权限与完整性。也可先结束 Slipway 自身的进程再将其移走：会新建一个，"
+            "历史不再保留，仍在运行的服务会重新找到。或用 --home、SLIPWAY_HOME 更换数据目录。",
         )
     return NotKept(message, hint if more is None else hint + more, "home")
 

@@ -61,7 +61,7 @@ class Lanes:
         beside = [name for name, status in self.statuses.items() if status == 1 and name != "alone"]
         failed = {name: self._failures(name) for name in beside}
         asked = [test for tests in failed.values() for test, bad in tests.items() if _may_be_load(test, bad)]
-        if not asked or sum(map(len, failed.values())) > MOST_AGAIN:
+        if not asked or sum(map(_causes, failed.values())) > MOST_AGAIN:
             return
         results = f"--junitxml={self._folder / 'again.xml'}"
         status = self.show("again", (sys.executable, "-m", "pytest", *self._options, *asked, results))
@@ -174,6 +174,12 @@ def _at_once(*works: Callable[[], None]) -> None:
 
 def _bad(case: ElementTree.Element) -> list[ElementTree.Element]:
     return [part for part in case if part.tag in ("failure", "error")]
+
+
+def _causes(failed: dict[str, list[ElementTree.Element]]) -> int:
+    """How many things went wrong: what many tests share fails each of them with the same words before it begins."""
+    alike = {one.get("message") for bad in failed.values() for one in bad if one.tag == "error"}
+    return len(alike) + sum(any(one.tag == "failure" for one in bad) for bad in failed.values())
 
 
 def _failed(case: ElementTree.Element) -> bool:

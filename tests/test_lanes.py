@@ -131,6 +131,25 @@ def test_a_failure_of_the_engine_is_never_forgiven(
     assert f"{test.replace('.', '/').replace(' ', '.py::')} - " in said.partition("short test summary")[2]
 
 
+@pytest.mark.parametrize(
+    ("hows", "is_asked"),
+    [
+        (['<error message="failed on setup with &quot;TimeoutError&quot;"/>'] * 54, True),
+        (["<failure/>"] * test_lanes.MOST_AGAIN, True),
+        (["<failure/>"] * (test_lanes.MOST_AGAIN + 1), False),
+        ([f'<error message="{number}"/>' for number in range(test_lanes.MOST_AGAIN + 1)], False),
+    ],
+    ids=["one fixture", "as many as may be", "too many", "too many fixtures"],
+)
+def test_what_many_tests_share_is_asked_again_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hows: list[str], is_asked: bool
+) -> None:
+    host = {f"tests.x t{number}": how for number, how in enumerate(hows)}
+    lanes, asked = asked_again(tmp_path, monkeypatch, host, dict.fromkeys(host, ""))
+    assert len(asked) == (len(hows) if is_asked else 0)
+    assert test_lanes._sum(lanes.results(), list(lanes.statuses.values()), 1.0) == (0 if is_asked else 1)
+
+
 def test_a_test_that_is_skipped_when_it_is_asked_again_stays_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -227,3 +227,21 @@ def test_whoever_opens_the_chat_from_a_server_chats_with_that_one(browser, panel
     page.click("text=Open chat")
     expect(page.locator("[data-chat-server]")).to_have_value(second.id)
     expect(page.locator(".bot-row")).to_have_count(0)
+
+
+def test_a_kept_conversation_that_comes_late_takes_nothing_from_the_new_one(browser, panel, control) -> None:  # noqa: F811
+    visitor = Visitor(browser, panel)
+    page = visitor.opens("/?tab=chat")
+    visitor.asks("The first.")
+    held: list = []
+    page.route(re.compile(r"/slipway/conversations/\w"), lambda route: held.append(route), times=1)
+    visitor.reloads()
+    page.click("[data-chat-new]")
+    with page.expect_response(re.compile(r"/slipway/conversations/\w")) as late:
+        visitor.asks("The second.")
+        held[0].fallback()
+    late.value.finished()
+    expect(page.locator("[data-chat-title]")).to_have_text("The second.")
+    expect(page.locator(".user-row .message")).to_have_text(["The second."])
+    expect(page.locator(".bot-row .words")).to_have_text(["Hull, keel and bow."])
+    assert not visitor.faults

@@ -14,6 +14,7 @@ const without = new Map(); // of servers that others started: why they cannot us
 let ready = false;
 let panel = null;
 let wantedServer = null;
+let wish = 0; // counts what a person wanted to see: a conversation that comes after a later wish is not shown
 let many = 0; // conversations that are kept: they can be read while nothing runs
 
 // --- whom and how ----------------------------------------------------------------------------------------------------
@@ -113,10 +114,13 @@ function tools() {
 // Opens a kept conversation, and the one that was asked the same beside it. With `whom` only one with that server: whoever
 // has just chosen a server begins anew with it.
 async function open(id, quiet = false, whom = "") {
+  const mine = ++wish;
   try {
     const found = await fetched(`/slipway/conversations/${encodeURIComponent(id)}`);
+    if (mine !== wish) return;
     if (whom && found.run !== whom) { begin(); return; }
     const other = found.twin ? await fetched(`/slipway/conversations/${encodeURIComponent(found.twin)}`).catch(() => null) : null;
+    if (mine !== wish) return;
     const there = (run, which) => [...$(SELECTS[which]).options].some((one) => one.value === run);
     steer(found);
     if (there(found.run, 0)) $("server").value = found.run;
@@ -127,12 +131,14 @@ async function open(id, quiet = false, whom = "") {
     if (!there(found.run, 0)) talks[0].log.append(element("p", "muted small", w("serverGone", { gone: found.run || "–", name: nameOf(0) })));
     changed();
   } catch (trouble) {
+    if (mine !== wish) return;
     if (trouble.status === 404) { begin(); return; } // deleted in another window
     if (!quiet) slipway.dialog(trouble.title, [trouble.hint], [[w("ok"), "no", ""]]);
   }
 }
 
 function begin() {
+  wish += 1;
   for (const talk of talks) { talk.stop(); talk.clear(); }
   place();
   changed();
@@ -142,6 +148,7 @@ async function send() {
   const box = field();
   const words = box.value.trim();
   if (!words || busy() || !chosen(0)) return;
+  wish += 1;
   box.value = "";
   grow(box);
   const [first, second] = shown();

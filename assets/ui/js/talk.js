@@ -130,8 +130,11 @@ export class Talk {
 
   async branch(message) {
     if (this.running) return;
+    const shown = this.conversation;
     try {
-      this.open(await fetched(`/slipway/conversations/${this.conversation.id}`, { method: "PATCH", body: JSON.stringify({ branch: message }) }));
+      const found = await fetched(`/slipway/conversations/${shown.id}`, { method: "PATCH", body: JSON.stringify({ branch: message }) });
+      if (this.running || this.conversation !== shown) return; // another was opened, or asked, meanwhile
+      this.open(found);
       this.hooks.changed();
       const tools = [...this.log.querySelectorAll(".versions")].at(-1);
       tools?.querySelector("button:not(:disabled)")?.focus({ preventScroll: true });

@@ -36,12 +36,12 @@ def language_within(scope: dict[str, Any]) -> Language:
     return language_of(HTTPConnection(scope))
 
 
-async def json_body(request: Request) -> dict[str, Any]:
-    """The body as a JSON object. Raises BadInput for anything else, and for more than 4 MiB."""
-    body = b""
+async def json_body(request: Request, limit_bytes: int = BODY_LIMIT) -> dict[str, Any]:
+    """The body as a JSON object. Raises BadInput for anything else, and for more than `limit_bytes`."""
+    body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > BODY_LIMIT:
+        if len(body) > limit_bytes:
             raise BadInput("body", Text(en="This request is too long.", zh="请求过长。"))
     try:
         told = json.loads(body)

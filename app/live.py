@@ -17,6 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from app.control import Control
 from app.ui import launch, watch
+from app.ui.opening import version
 from backends.errors import SlipwayError
 from backends.runs import LogPage, Run, State, StepView
 from backends.text import Language
@@ -318,8 +319,9 @@ def frame(name: str, data: object, cursor: str | None = None) -> bytes:
 
 
 def panel_message(now: PanelNow, language: Language) -> dict[str, Any]:
-    """The header's status and the servers that can be talked to."""
+    """The header's status and the servers that can be talked to; a page of another version loads itself again."""
     return {
+        "version": version(),
         "slots": watch.panel_slots(now.serving, now.launching, now.watched, language),
         "serving": [*(run.id for run in now.serving), *(one.id for one in now.watched)],
     }

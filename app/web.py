@@ -1,9 +1,9 @@
 """The panel's own web server: our routes first, Gradio's page behind them, one gate before all.
 
-Routes: /slipway/ui/… (files of the page), /slipway/stream (what changes, live), those of the Chat page
-(app/chat_routes.py), /slipway/runs/{run}/log/{step} (a log to read or download), /slipway/runs/{run}/export (a
-deployment as a file), /slipway/login, /slipway/logout, /slipway/health, the OpenAI-compatible API at /v1 (app/api.py),
-and /metrics for Prometheus.
+Routes: /slipway/ui/… (files of the page), /slipway/ask (what a person does there: app/ui/acts.py), /slipway/stream
+(what changes, live), those of the Chat page (app/chat_routes.py), /slipway/runs/{run}/log/{step} (a log to read or
+download), /slipway/runs/{run}/export (a deployment as a file), /slipway/login, /slipway/logout, /slipway/health, the
+OpenAI-compatible API at /v1 (app/api.py), and /metrics for Prometheus.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from starlette.staticfiles import StaticFiles
 
 from app.answering import trouble
 from app.api import api
-from app.asked import language_of, unheard
+from app.asked import json_body, language_of, unheard
 from app.chat_routes import routes
 from app.control import Control
 from app.guard import COOKIE, SESSION_S, Guard, Login, cookie
@@ -33,6 +33,7 @@ from app.live import Live, Wanted
 from app.prometheus import exposition
 from app.settings import ASSETS, Settings
 from app.ui import mount
+from app.ui.acts import Acts
 from app.ui.opening import Opening
 from app.ui.render import page
 from backends.errors import BadInput, NotFound, NotKept, SlipwayError, Unreachable
@@ -42,6 +43,7 @@ from backends.text import Text
 
 log = logging.getLogger(__name__)
 
+ASK_LIMIT = 48 * 1024 * 1024  # bytes: a deployment's file of 16 MiB (assets/ui/js/history.js), escaped
 STATUS = {BadInput: 400, NotFound: 404, Unreachable: 502, NotKept: 503}
 
 
@@ -49,6 +51,7 @@ def web(control: Control, settings: Settings, login: Login | None) -> FastAPI:
     """The whole application."""
     app = FastAPI(title="Slipway", docs_url=None, redoc_url=None, openapi_url=None)
     live = Live(control)
+    acts = Acts(control)
     app.state.live = live
     app.add_middleware(Opening)
     app.add_middleware(
@@ -83,6 +86,11 @@ def web(control: Control, settings: Settings, login: Login | None) -> FastAPI:
         now = control.monitor()
         raised = await asyncio.to_thread(control.alerts)
         return Response(exposition(now, raised), media_type=CONTENT_TYPE_LATEST)
+
+    @app.post("/slipway/ask")
+    async def _ask(request: Request) -> Response:
+        told = await acts.answer(await json_body(request, ASK_LIMIT))
+        return JSONResponse(told, headers={"cache-control": "no-store"})
 
     @app.get("/slipway/stream")
     async def _stream(request: Request) -> StreamingResponse:

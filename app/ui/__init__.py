@@ -1,4 +1,4 @@
-"""The page. Gradio carries decisions (one private event), HTML comes from pure renderers, the live stream the rest."""
+"""The page: Gradio's blocks, HTML from pure renderers, acts for what a person does, the live stream for the rest."""
 
 from __future__ import annotations
 

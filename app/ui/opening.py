@@ -6,6 +6,8 @@ What Gradio is given as `head` it puts in by its own script, so nothing in it ca
 from __future__ import annotations
 
 import json
+from functools import cache
+from hashlib import sha256
 from typing import Any
 
 from app.settings import ASSETS
@@ -54,8 +56,18 @@ class Opening:
 
 
 def opening() -> str:
-    """Words and scripts of the page, in the page itself: each is there, or the page is not."""
+    """Words, version and scripts of the page, in the page itself: each is there, or the page is not."""
     words = {language: {key: text.of(language) for key, text in SCRIPT.items()} for language in LANGUAGES}
     told = json.dumps(words, ensure_ascii=False).replace("<", "\\u003c")
-    scripts = (f"window.slipwayWords = {told};", *((ASSETS / "ui" / "js" / name).read_text() for name in SCRIPTS))
+    facts = f"window.slipwayWords = {told}; window.slipwayVersion = {json.dumps(version())};"
+    scripts = (facts, *((ASSETS / "ui" / "js" / name).read_text() for name in SCRIPTS))
     return "".join(f"<script>{script}</script>" for script in scripts)
+
+
+@cache
+def version() -> str:
+    """A digest of all files of the page, as they were when the panel began."""
+    digest = sha256()
+    for path in sorted((ASSETS / "ui").rglob("*.[cj]s*")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -148,7 +148,11 @@ SCRIPT: dict[str, Text] = {
     "noSample": Text(en="Waiting for the first sample", zh="等待第一个采样"),
     "noGpu": Text(en="No GPU on this machine", zh="本机没有 GPU"),
     "memory": Text(en="Memory", zh="内存"),
-    "refused": Text(en="The panel did not take this. Load the page again.", zh="面板未接受该操作，请重新加载页面。"),
+    "unheard": Text(en="The panel did not answer.", zh="面板没有响应。"),
+    "unheardHint": Text(
+        en="It may have carried this out all the same: look before you try again.",
+        zh="操作可能已经执行，重试前请先确认。",
+    ),
     "half": Text(en="Parts of this page did not come.", zh="页面的部分文件未能加载。"),
     "loadAgain": Text(en="Load it again", zh="重新加载"),
     "gone": Text(

@@ -127,7 +127,11 @@ class Visitor:
         self.page.fill("[data-chat-form] textarea", question)
         self.page.keyboard.press("Enter")
         answer = self.page.locator(".bot-row").nth(rows)
-        answer.locator('[aria-label="Again"], [aria-label="重新生成"]').wait_for(timeout=30_000)
+        try:
+            answer.locator('[aria-label="Again"], [aria-label="重新生成"]').wait_for(timeout=30_000)
+        except TooLate:
+            shown = self.page.locator("[data-chat-panes]").inner_text()
+            raise AssertionError(f"no whole answer: {shown!r} {self.page.evaluate(STATE)} {self.faults}") from None
         return str(answer.locator(".words").inner_text())
 
 

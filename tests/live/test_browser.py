@@ -220,18 +220,50 @@ def test_the_language_follows_the_browser_can_be_switched_and_is_remembered(brow
     assert not visitor.abroad
 
 
-def test_a_request_that_is_lost_on_its_way_is_told_in_the_page_s_language_and_loses_no_draft(browser, panel) -> None:
+def test_a_request_that_is_lost_on_its_way_is_sent_again_and_said_meanwhile(browser, panel: str) -> None:
     visitor = Visitor(browser, panel, locale="zh-CN")
     page = visitor.opens()
     page.locator('#sw-detect [data-go="stage:2"]').click()
+    keys: list[str] = []
+
+    def lose(route) -> None:
+        if route.request.post_data_json["do"] == "model":
+            keys.append(route.request.post_data_json["key"])
+            if len(keys) == 1:
+                route.fetch()  # the panel has it; its answer is lost
+            if len(keys) < 3:
+                route.abort("failed")
+                return
+        route.fallback()
+
+    page.route("**/slipway/ask", lose)
     page.fill('[name="limits.concurrent"]', "3")
-    page.route("**/queue/join*", lambda route: route.abort("failed"), times=1)
-    page.route("**/app_id*", lambda route: route.abort("failed"))  # where Gradio asks whether the panel answers again
     page.locator("#sw-model [type=submit]").click()
     expect(page.locator("body > .lost")).to_have_text("面板没有响应，恢复后页面会继续。")
-    expect(page.locator(".toast-wrap")).to_be_hidden()
+    expect(page.locator("#sw-engine h1")).to_be_visible()
+    expect(page.locator("body > .lost")).to_have_count(0)
+    expect(page.locator("#sw-model .is-busy")).to_have_count(0)
+    assert len(keys) == 3 and len(set(keys)) == 1, "the same request, which the panel carries out once"
+
+
+def test_what_is_typed_and_sent_at_once_is_answered_each_time(visitor: Visitor) -> None:
+    page = visitor.opens()
+    page.click("text=Continue to model")
+    for number in range(2, 12):
+        page.fill('[name="limits.concurrent"]', str(number))
+        page.keyboard.press("Enter")
+        expect(page.locator("#sw-engine h1")).to_be_visible()
+        page.click("#sw-engine [data-go='stage:2']")
+    assert not visitor.faults
+
+
+def test_a_page_of_older_files_than_the_panel_s_loads_itself_again(visitor: Visitor) -> None:
+    page = visitor.opens()
+    page.locator('#sw-detect [data-go="stage:2"]').click()
+    page.fill('[name="limits.concurrent"]', "3")
     with page.expect_event("load"):
-        page.unroute("**/app_id*")
+        page.evaluate("slipway.version = 'older'")
+        page.click('[role="tab"]:has-text("Monitor")')  # opens the stream anew
     visitor.ready()
     expect(page.locator('[name="limits.concurrent"]')).to_have_value("3")
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from app.ui.shell import all_acts, build, carry_out, head, translations
+from app.ui.acts import MOST_KEPT, Acts, all_acts, carry_out
+from app.ui.shell import build, head, translations
 from backends.runs import State
-from backends.text import LANGUAGES
+from backends.text import LANGUAGES, Language
 from tests.ui.conftest import StillControl, machine
 
 
@@ -157,18 +161,66 @@ def test_a_fault_in_the_panel_is_said_without_a_trace(control: StillControl) -> 
 
 @pytest.mark.parametrize("told", [{}, {"do": None}, {"do": "__class__"}, {"do": ["x"]}, {"do": "unknown"}], ids=str)
 def test_what_is_not_known_does_nothing(control: StillControl, told: dict[str, Any]) -> None:
-    assert carry_out(all_acts(control), told)["reply"].keys() == {"do", "serial", "mark"}
+    assert carry_out(all_acts(control), told)["reply"].keys() == {"do", "serial"}
 
 
-def test_every_reply_differs_so_that_the_page_sees_it(control: StillControl) -> None:
-    marks = {ask(control, "history")["reply"]["mark"] for _ in range(5)}
-    assert len(marks) == 5
+class Counting:
+    """An act that counts how often it is carried out, and is held until it is let go."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.goes = threading.Event()
+
+    def __call__(self, told: Mapping[str, Any], language: Language) -> dict[str, Any]:
+        self.times += 1
+        assert self.goes.wait(10)
+        return {"reply": {"time": self.times}}
 
 
-def test_the_page_has_one_event_and_it_is_private(control: StillControl) -> None:
-    events = build(control).get_config_file()["dependencies"]
-    assert len(events) == 1
-    assert events[0]["api_visibility"] == "private"
+def counting(control: StillControl) -> tuple[Acts, Counting]:
+    acts, act = Acts(control), Counting()
+    acts._acts["count"] = act
+    return acts, act
+
+
+async def test_a_request_that_is_sent_again_is_carried_out_once(control: StillControl) -> None:
+    acts, act = counting(control)
+    first = asyncio.ensure_future(acts.answer({"do": "count", "key": "a", "serial": 1}))
+    meanwhile = asyncio.ensure_future(acts.answer({"do": "count", "key": "a", "serial": 1}))
+    await asyncio.sleep(0)
+    act.goes.set()
+    later = await acts.answer({"do": "count", "key": "a", "serial": 1})
+    assert await first == await meanwhile == later
+    assert act.times == 1
+    assert (await acts.answer({"do": "count", "key": "b"}))["reply"]["time"] == 2
+    assert [(await acts.answer({"do": "count"}))["reply"]["time"] for _ in range(2)] == [3, 4], (
+        "no key: each for itself"
+    )
+
+
+async def test_a_page_that_leaves_ends_nothing_and_finds_the_answer(control: StillControl) -> None:
+    acts, act = counting(control)
+    left = asyncio.ensure_future(acts.answer({"do": "count", "key": "a"}))
+    await asyncio.sleep(0)
+    left.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await left
+    act.goes.set()
+    assert (await acts.answer({"do": "count", "key": "a"}))["reply"]["time"] == 1
+
+
+async def test_only_so_many_answers_are_kept(control: StillControl) -> None:
+    acts, act = counting(control)
+    act.goes.set()
+    for number in range(MOST_KEPT + 20):
+        await acts.answer({"do": "count", "key": str(number)})
+    assert len(acts._asked) <= MOST_KEPT + 1
+    assert (await acts.answer({"do": "count", "key": str(number)}))["reply"]["time"] == MOST_KEPT + 20
+    assert (await acts.answer({"do": "count", "key": "0"}))["reply"]["time"] == MOST_KEPT + 21
+
+
+def test_the_page_uses_no_event_of_gradio_s() -> None:
+    assert not build().get_config_file()["dependencies"]
 
 
 def test_tabs_have_their_names_in_both_languages() -> None:

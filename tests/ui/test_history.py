@@ -10,8 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.ui import compare
+from app.ui.acts import all_acts, carry_out
 from app.ui.render import page
-from app.ui.shell import all_acts, carry_out
 from app.web import web
 from backends.runs import State
 from backends.spec import Limits, ModelSource, Spec

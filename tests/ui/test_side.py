@@ -13,7 +13,7 @@ import pytest
 from app.alerts import Thresholds, alerts
 from app.monitor import Monitor, ServerSample
 from app.ui import watch
-from app.ui.shell import all_acts, carry_out
+from app.ui.acts import all_acts, carry_out
 from backends.spec import Piece
 from backends.text import LANGUAGES
 from backends.watched import WatchedServer

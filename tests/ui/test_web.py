@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from app.guard import COOKIE, Login
 from app.settings import ASSETS
 from app.ui.opening import SCRIPTS
-from app.web import web
+from app.web import ASK_LIMIT, web
 from tests.ui.conftest import StillControl
 
 ORIGIN = "http://127.0.0.1:7860"
@@ -84,11 +84,22 @@ def test_a_stream_of_a_run_that_is_not_there_is_refused(panel: TestClient) -> No
 
 
 @pytest.mark.parametrize(
-    "path", ["/gradio_api/queue/join", "/gradio_api/run/predict", "/slipway/chat", "/slipway/logout"]
+    "path", ["/gradio_api/queue/join", "/gradio_api/run/predict", "/slipway/ask", "/slipway/chat", "/slipway/logout"]
 )
 def test_another_site_cannot_use_gradio_nor_our_routes(panel: TestClient, path: str) -> None:
     for origin in ("https://evil.example", "null"):
         assert panel.post(path, json={}, headers={"origin": origin}).status_code in (403, 404)
+
+
+def test_the_page_asks_and_is_answered_in_json(panel: TestClient) -> None:
+    told = {"do": "boot", "language": "zh", "serial": 3, "key": "a"}
+    answer = panel.post("/slipway/ask", json=told)
+    assert answer.json()["reply"] | {"do": "boot", "serial": 3, "go": "stage:1"} == answer.json()["reply"]
+    assert "检查" in answer.json()["detect"]
+    assert answer.headers["cache-control"] == "no-store"
+    for body in ("[]", "{", ""):
+        assert panel.post("/slipway/ask", content=body).status_code == 400
+    assert panel.post("/slipway/ask", content=b" " * (ASK_LIMIT + 1)).status_code == 400
 
 
 DOORS = [

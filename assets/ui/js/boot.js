@@ -1,5 +1,5 @@
-// Language, theme, and the door to the panel (Gradio hands over its trigger later). In the page itself, before anything of
-// Gradio's, which takes the words of its own parts from the browser's language.
+// Language, theme, and the door to the panel. In the page itself, before anything of Gradio's, which takes the words of its
+// own parts from the browser's language and hands the page's parts over later.
 (() => {
   "use strict";
   const kept = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
@@ -37,24 +37,84 @@
   });
 
   const words = (window.slipwayWords || {})[language] || {};
-  let trigger = null;
-  let serial = 0;
-  const waiting = [];
+  const WIZARD = ["stepper", "detect", "model", "engine", "review", "rail", "launch"]; // what Gradio makes at once
+  const WAITS_MS = [300, 1000, 3000]; // before a request that was lost on its way is sent again
+  const TRY_MS = 20_000; // without an answer; the panel goes on with it, and the next try waits for the same one
+  const PATIENCE_MS = 60_000; // then a person is told
+  const FORMS = ["model", "engine", "review"];
+  const INPUTS = ["model-input", "engine-input"];
+  const mark = [...crypto.getRandomValues(new Uint32Array(4))].join("-");
+  const parts = {}; // what Gradio made, by name; where it makes a part anew, the new one
+  const shown = {}; // their markup
   const listeners = [];
+  let serial = 0;
+  let typed = 0; // the newest request about what is in the form
+  let judged = 0; // the newest answer to a step on, which judged the form too
+  let allMade = null;
+  const made = new Promise((done) => { allMade = done; });
+  const pause = (time_ms) => new Promise((done) => { setTimeout(done, time_ms); });
+  const heard = () => WIZARD.every((name) => name in parts);
+  const tell = (reply) => { for (const listener of listeners) listener(reply); };
+
+  // The key makes it the same request however often it is sent: the panel carries it out once.
+  async function carry(told) {
+    const begun = performance.now();
+    for (let tries = 0; ; tries += 1) {
+      try {
+        const answer = await fetch("/slipway/ask", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(told), signal: AbortSignal.timeout(TRY_MS) });
+        if (answer.status === 401) { location.reload(); return; } // the login has ended
+        const said = await answer.json();
+        await made;
+        silent(told.serial, false);
+        hear(told, answer.ok ? said : { reply: { do: told.do, serial: told.serial, trouble: said } });
+        return;
+      } catch {
+        if (tries) silent(told.serial, true);
+        if (performance.now() - begun > PATIENCE_MS) {
+          silent(told.serial, false);
+          tell({ do: told.do, serial: told.serial, trouble: { title: slipway.word("unheard"), hint: slipway.word("unheardHint") } });
+          return;
+        }
+        await pause(WAITS_MS[Math.min(tries, WAITS_MS.length - 1)]);
+      }
+    }
+  }
+
+  const unanswered = new Set(); // serials of requests that had to be sent more than twice
+  function silent(one, is) {
+    if (unanswered.has(one) === is) return;
+    if (is) unanswered.add(one); else unanswered.delete(one);
+    dispatchEvent(new CustomEvent("slipway:silent", { detail: unanswered.size > 0 }));
+  }
+
+  function hear(told, { reply, ...given }) {
+    if (INPUTS.includes(told.do) && told.serial < Math.max(typed, judged)) return; // a later answer is about what was typed since
+    if (FORMS.includes(told.do)) judged = told.serial;
+    for (const [name, markup] of Object.entries(given)) {
+      shown[name] = markup;
+      if (parts[name]) parts[name].value = markup;
+    }
+    tell(reply);
+  }
+
   window.slipway = {
-    language, kept, keep,
+    language, kept, keep, heard,
+    version: window.slipwayVersion,
     word: (key, values = {}) => (words[key] || key).replace(/\{(\w+)\}/g, (_, name) => values[name] ?? ""),
+    // While Gradio makes a part it may put its own value in once more.
+    part(name, props, watch) {
+      parts[name] = props;
+      const put = () => { if (name in shown && props.value !== shown[name]) props.value = shown[name]; };
+      watch("value", put);
+      setTimeout(put, 0);
+      if (heard()) allMade();
+    },
     ask(what, data = {}) {
-      const told = { ...data, do: what, language, serial: ++serial };
-      if (trigger) trigger("click", told); else waiting.push(told);
-      return serial;
+      const mine = ++serial;
+      if (INPUTS.includes(what)) typed = mine;
+      carry({ ...data, do: what, language, serial: mine, key: `${mark}-${mine}` });
+      return mine;
     },
-    heard: () => trigger !== null,
-    bus(given) {
-      trigger = given;
-      setTimeout(() => { for (const told of waiting.splice(0)) trigger("click", told); }, 0);
-    },
-    reply(text) { if (text) for (const listener of listeners) listener(JSON.parse(text)); },
     onReply(listener) { listeners.push(listener); },
     setLanguage(chosen) { remember(chosen); const url = new URL(location); url.searchParams.delete("lang"); location.replace(url); },
     setTheme() { keep("slipway_theme", theme() === "dark" ? "light" : "dark"); paint(); dispatchEvent(new Event("slipway:theme")); },

@@ -176,7 +176,6 @@ new MutationObserver(() => {
   if (mounting) return;
   mounting = requestAnimationFrame(() => {
     mounting = 0;
-    hearGradio();
     if (!booted) return;
     // What comes with content of its own is newer than what was put there before.
     for (const slot of $$("[data-slot][data-adopt]:not([data-was])")) slot.dataset.was = latest[slot.dataset.slot] = slot.innerHTML;
@@ -218,11 +217,11 @@ slipway.onReply((told) => {
   const button = busy.get(told.serial);
   if (button) { button.classList.remove("is-busy"); button.removeAttribute("aria-busy"); busy.delete(told.serial); }
   nextFrame(() => {
-    if (["model-input", "engine-input"].includes(told.do) && told.serial !== lastInput) return;
+    if (told.do === "boot" && !told.go) { lost("boot", told.trouble); setTimeout(boot, 3000); return; }
     if (told.draft) { kept = { draft: told.draft, stage: 2 }; slipway.keep(KEY, JSON.stringify(kept)); reached = 2; refreshForm(told.draft); }
     slipway.fill(told.slots);
     if (told.do === "model") settle();
-    if (told.do === "boot" && !booted) begin(told);
+    if (told.do === "boot") begin(told);
     if (told.go && told.do !== "boot") { if (told.tab) openTab(told.tab); go(told.go); }
     if (told.toast) toast(told.toast);
     paintPicks();
@@ -263,6 +262,7 @@ function settle() {
 
 function begin(told) {
   booted = true;
+  lost("boot", null);
   startChat();
   startLog();
   html.dataset.ready = "";
@@ -272,7 +272,10 @@ function begin(told) {
   openTab(told.tab || "wizard");
 }
 
-on("panel", (told) => { slipway.fill(told.slots); });
+on("panel", (told) => {
+  if (told.version !== slipway.version) { location.reload(); return; } // the panel was started anew with other files
+  slipway.fill(told.slots);
+});
 on("run", (told) => {
   if (told.run !== run) return;
   const before = failed;
@@ -286,39 +289,37 @@ on("run", (told) => {
   for (const item of $$("[data-log-step]")) item.closest("li").classList.toggle("shown", item.dataset.logStep === logIs().step);
   if (before !== failed) paintStepper();
 });
-let lostTimer = 0;
-function gone() {
-  if ($("body > .lost")) return;
+
+// What keeps the page from going on, by where it was met; said on top of the page until the last of it is over.
+const losses = new Map();
+function lost(where, trouble) {
+  if (trouble) losses.set(where, trouble); else losses.delete(where);
+  $("body > .lost")?.remove();
+  if (!losses.size) return;
   const note = document.createElement("div");
   note.className = "lost";
   note.setAttribute("role", "status");
-  note.textContent = slipway.word("gone");
+  const { title, hint } = [...losses.values()].at(-1);
+  note.textContent = [title, hint].filter(Boolean).join(" ");
   document.body.append(note);
 }
+const gone = () => ({ title: slipway.word("gone") });
+let lostTimer = 0;
 on("state", (told) => {
-  if (told !== "lost") { clearTimeout(lostTimer); lostTimer = 0; $("body > .lost")?.remove(); return; }
-  lostTimer ||= setTimeout(gone, 2500);
+  if (told !== "lost") { clearTimeout(lostTimer); lostTimer = 0; lost("stream", null); return; }
+  lostTimer ||= setTimeout(() => lost("stream", gone()), 2500);
 });
-
-// What Gradio says by itself it says in English only. Its place is hidden, and the page says it: a lost connection, after
-// which Gradio loads the page again as soon as the panel answers, or a request that was not taken.
-let said = null;
-function hearGradio() {
-  const now = $(".toast-wrap .toast-body.error");
-  if (!now || now === said) return;
-  said = now;
-  if (/connection/i.test(now.textContent)) gone(); else toast(slipway.word("refused"));
-}
+addEventListener("slipway:silent", (event) => lost("ask", event.detail ? gone() : null));
 
 // --- asking ----------------------------------------------------------------------------------------------------------
 
-let lastInput = 0;
 let inputTimer = 0;
+let inputOf = null; // the form in which was typed what is not sent yet
 
 function ask(what, data, button) {
   if (button?.classList.contains("is-busy")) return;
   const serial = slipway.ask(what, data);
-  if (button) { button.classList.add("is-busy"); button.setAttribute("aria-busy", "true"); busy.set(serial, button); setTimeout(() => { button.classList.remove("is-busy"); busy.delete(serial); }, 60_000); }
+  if (button) { button.classList.add("is-busy"); button.setAttribute("aria-busy", "true"); busy.set(serial, button); }
   return serial;
 }
 
@@ -329,6 +330,7 @@ document.addEventListener("submit", (event) => {
   const form = event.target.closest?.("[data-form]");
   if (!form) return;
   event.preventDefault();
+  sendInput();
   save();
   ask(form.dataset.form, { draft: draft() }, event.submitter || $('[type="submit"]', form));
 });
@@ -342,8 +344,15 @@ document.addEventListener("input", (event) => {
   save();
   clearTimeout(inputTimer);
   const wait = one.type === "radio" || one.type === "checkbox" ? 0 : 350;
-  inputTimer = setTimeout(() => { lastInput = slipway.ask(form.dataset.form === "engine" ? "engine-input" : "model-input", { draft: draft() }); }, wait);
+  inputOf = form.dataset.form;
+  inputTimer = setTimeout(sendInput, wait);
 });
+
+function sendInput() {
+  clearTimeout(inputTimer);
+  if (inputOf) slipway.ask(inputOf === "engine" ? "engine-input" : "model-input", { draft: draft() });
+  inputOf = null;
+}
 
 const askCommands = (fold) => { if (fold.getClientRects().length) slipway.ask("commands", { stage: fold.dataset.commands, draft: draft(), run }); };
 document.addEventListener("toggle", (event) => { if (event.target.matches?.("details[data-commands]") && event.target.open) askCommands(event.target); }, true);
@@ -380,7 +389,7 @@ function change(button) {
   save();
   paintStepper();
   if (stage === 4) ask("model", { draft: draft() }, button);
-  else lastInput = slipway.ask(stage === 2 ? "model-input" : "engine-input", { draft: draft() });
+  else slipway.ask(stage === 2 ? "model-input" : "engine-input", { draft: draft() });
 }
 
 function pane(tab) {
@@ -465,6 +474,5 @@ slipway.copy = async (words) => {
 };
 
 addEventListener("slipway:theme", drawMonitor);
-// Gradio hands its trigger over before it listens to it: under load the first word can be lost, so it is said again.
-const boot = () => { if (booted) return; slipway.ask("boot", { run, tab: new URLSearchParams(location.search).get("tab"), draft: kept.draft, stage: kept.stage }); setTimeout(boot, 1500); };
+const boot = () => slipway.ask("boot", { run, tab: new URLSearchParams(location.search).get("tab"), draft: kept.draft, stage: kept.stage });
 boot();

@@ -32,12 +32,9 @@ HEALTH_PATH = "/slipway/health"  # tells only that the panel lives, to whom keep
 STYLE_PATH = "/slipway/ui/"
 API_PATH, METRICS_PATH = "/v1/", "/metrics"  # for programs: a key stands in for the login
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-# Doors of Gradio that no page of ours uses: uploads, files, proxying, calls without the page.
+# Doors of Gradio that no page of ours uses: events, uploads, files, proxying, calls without the page.
 SHUT = (
-    "/gradio_api/upload", "/gradio_api/file", "/gradio_api/proxy", "/gradio_api/stream", "/gradio_api/component_server",
-    "/gradio_api/call", "/gradio_api/api", "/gradio_api/run", "/gradio_api/info", "/gradio_api/openapi.json",
-    "/gradio_api/mcp", "/gradio_api/deep_link", "/gradio_api/vibe", "/gradio_api/dev", "/upload", "/file", "/proxy",
-    "/monitoring", "/login", "/docs", "/redoc", "/openapi.json",
+    "/gradio_api", "/upload", "/file", "/proxy", "/monitoring", "/login", "/logout", "/docs", "/redoc", "/openapi.json",
 )  # fmt: skip
 # Gradio's front end compiles its templates, so scripts may be made at run time; nothing may come from another host.
 POLICY = (

@@ -75,7 +75,7 @@ def test_what_is_no_host_name_is_refused_when_the_panel_starts(names: str) -> No
     ids=str,
 )
 def test_another_site_cannot_make_the_panel_act(headers: dict[str, str]) -> None:
-    for path in ("/gradio_api/queue/join", "/slipway/chat"):
+    for path in ("/slipway/ask", "/slipway/chat"):
         assert client().post(path, headers=headers).status_code == 403
 
 
@@ -98,7 +98,7 @@ def test_each_answer_forbids_other_hosts_and_frames() -> None:
     assert headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("path", ["/", "/config", "/gradio_api/queue/join", "/slipway/stream", "/slipway/runs/x/log/y"])
+@pytest.mark.parametrize("path", ["/", "/config", "/slipway/ask", "/slipway/stream", "/slipway/runs/x/log/y"])
 def test_nothing_is_told_before_the_login(path: str) -> None:
     panel = client(Login("secret"))
     assert panel.get(path).status_code == 401

@@ -104,7 +104,7 @@ def test_the_page_asks_and_is_answered_in_json(panel: TestClient) -> None:
 
 DOORS = [
     "/gradio_api/info", "/gradio_api/openapi.json", "/docs", "/openapi.json", "/monitoring", "/gradio_api/upload",
-    "/gradio_api/file=/etc/passwd", "/gradio_api/call/act",
+    "/gradio_api/file=/etc/passwd", "/gradio_api/call/act", "/gradio_api/queue/join", "/gradio_api/queue/data",
 ]  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def test_the_data_folder_is_not_served(panel: TestClient, control: StillControl)
 def test_the_login_guards_the_page_gradio_and_our_routes(control: StillControl) -> None:
     settings = control.settings.model_copy(update={"host": "0.0.0.0"})
     with TestClient(web(control, settings, Login("open sesame")), base_url=ORIGIN, follow_redirects=False) as panel:
-        for path in ("/config", "/slipway/stream", "/gradio_api/queue/data", "/theme.css", "/slipway/runs/a/log/b"):
+        for path in ("/config", "/slipway/stream", "/slipway/ask", "/theme.css", "/slipway/runs/a/log/b"):
             assert panel.get(path).status_code == 401
         assert panel.get("/", headers={"accept": "text/html"}).headers["location"] == "/slipway/login"
         assert "Password" in panel.get("/slipway/login").text

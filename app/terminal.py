@@ -18,7 +18,7 @@ from backends.memory import Estimate
 from backends.runs import Run
 from backends.script import command
 from backends.spec import Hardware, Model
-from backends.steps import Plan, WriteFiles
+from backends.steps import Plan, WriteFiles, expected
 from backends.targets.base import Leftover
 from backends.text import Language, Text
 from backends.verdicts import LABELS
@@ -50,9 +50,10 @@ def term(word: str, language: Language, columns: int = 0) -> str:
 
 def downloads(control: Control, plan: Plan, language: Language) -> str:
     """What a run of the plan will download and use, once."""
-    steps = control.to_do(plan)
-    download = sum(step.forecast.download_mib or 0 for step in steps)
-    disk = sum(step.forecast.disk_mib or 0 for step in steps)
+    left = expected(control.to_do(plan))
+    download, disk = left.download_mib, left.disk_mib or 0
+    if download is None:
+        return Text(en="How much it downloads is not known.", zh="下载大小未知。").of(language)
     if not download:
         return Text(en="Nothing has to be downloaded.", zh="无需下载任何内容。").of(language)
     return Text(

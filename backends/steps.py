@@ -196,6 +196,20 @@ class Plan(Frozen):
         raise KeyError(step_id)
 
 
+def expected(steps: Iterable[Step]) -> Forecast:
+    """Time, download and disk of these steps together. A `download_mib` of 0: they fetch nothing; None: they fetch
+    something, and nobody knows how much."""
+    seconds = download = disk = 0.0
+    untold = False
+    for step in steps:
+        seconds += step.forecast.seconds or 0
+        download += step.forecast.download_mib or 0
+        disk += step.forecast.disk_mib or 0
+        untold = untold or (step.kind in ("fetch", "pull") and step.forecast.download_mib is None)
+    known = None if untold and not download else round(download)
+    return Forecast(seconds=seconds or None, download_mib=known, disk_mib=round(disk))
+
+
 def digest(value: Frozen) -> str:
     """SHA-256 of a value's canonical JSON, as 64 hexadecimal digits."""
     # Without defaults: a field that a later version adds does not make every earlier result unknown.

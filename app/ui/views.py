@@ -16,7 +16,7 @@ from backends import script as scripts
 from backends.fitting import Suggestion
 from backends.memory import Estimate
 from backends.spec import Hardware, Limits, Model, Spec
-from backends.steps import Ask, Forecast, Plan, Step, WriteFiles
+from backends.steps import Ask, Plan, Step, WriteFiles, expected
 from backends.text import Language, Text, same
 
 
@@ -239,10 +239,12 @@ def engine(draft: Draft, options: Sequence[Option], gpus: bool, language: Langua
     return page("engine", language, draft=draft, cards=cards, own=own)
 
 
-def review(plan: Plan, script: str, language: Language) -> str:
-    """The plan as it will be carried out: steps, commands, files, plan file, script."""
+def review(plan: Plan, to_do: Sequence[Step], script: str, language: Language) -> str:
+    """The plan as it will be carried out: steps, commands, files, plan file, script. What is not `to_do` is there."""
+    left = {step.id for step in to_do}
+    done = {step.id for step in plan.steps if step.id not in left}
     commands = [
-        {"number": number, "title": step.title, "command": by_hand(step, language)}
+        {"number": number, "title": step.title, "command": by_hand(step, language), "done": step.id in done}
         for number, step in enumerate(plan.steps, 1)
     ]
     files = [
@@ -255,7 +257,8 @@ def review(plan: Plan, script: str, language: Language) -> str:
         "review",
         language,
         plan=plan,
-        total=total(plan, language),
+        done=done,
+        total=total(plan, to_do, language),
         commands=commands,
         files=files,
         plan_json=plan.model_dump_json(indent=2, exclude_defaults=True),
@@ -278,15 +281,19 @@ def by_hand(step: Step, language: Language) -> str:
     raise TypeError(f"no words for a step of kind {step.kind}")
 
 
-def total(plan: Plan, language: Language) -> str:
-    """“8 steps · 6.4 GiB · ~46 min”."""
-    count = Text(en=f"{len(plan.steps)} steps", zh=f"{len(plan.steps)} 步").of(language)
-    forecasts = [step.forecast for step in plan.steps]
-    whole = Forecast(
-        seconds=sum(one.seconds or 0 for one in forecasts) or None,
-        download_mib=sum(one.download_mib or 0 for one in forecasts) or None,
+def total(plan: Plan, to_do: Sequence[Step], language: Language) -> str:
+    """What is still to do: “8 steps · 6.4 GiB · ~46 min”, “3 of 8 steps to do · nothing to download · ~17 s”."""
+    many, left = len(plan.steps), len(to_do)
+    if not left:
+        return Text(en="Nothing left to do", zh="没有待执行的步骤").of(language)
+    count = (
+        Text(en=f"{many} steps", zh=f"{many} 步")
+        if left == many
+        else Text(en=f"{left} of {many} steps to do", zh=f"{many} 步中待执行 {left} 步")
     )
-    return " · ".join(filter(None, [count, forecast(whole, language)]))
+    whole = expected(to_do)
+    nothing = Text(en="nothing to download", zh="无需下载").of(language) if whole.download_mib == 0 else ""
+    return " · ".join(filter(None, [count.of(language), nothing, forecast(whole, language)]))
 
 
 def empty_stage(language: Language, **_: Any) -> str:

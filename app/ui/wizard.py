@@ -210,7 +210,7 @@ class Wizard:
             raise missing_model()
         ways = self._control.ways(spec_of(draft))
         plan = self._control.plan(chosen_way(ways, draft["choice"]).spec)
-        review = views.review(plan, self._control.script(plan, language), language)
+        review = views.review(plan, self._control.to_do(plan), self._control.script(plan, language), language)
         self._control.get_ready()
         return {"review": review, "rail": self._rail(ways, draft, language)}
 

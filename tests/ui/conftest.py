@@ -16,6 +16,7 @@ from backends.errors import SlipwayError
 from backends.events import Event, Kind
 from backends.runs import Run, State
 from backends.spec import Chat, Endpoint, Hardware, ModelSource, Piece, Spec
+from backends.steps import PLACES, Step
 from backends.targets.base import Found
 from storage.store import Store
 
@@ -29,6 +30,9 @@ class StillTarget:
     def find(self, _run: str) -> Found:
         return Found()
 
+    def has(self, _step: Step) -> bool:
+        return True
+
     def watch(self, _run: str) -> int | None:
         return -1
 
@@ -36,7 +40,7 @@ class StillTarget:
         return None
 
     def places(self, run: str, _endpoint: Endpoint, _bind: str) -> dict[str, str]:
-        return {"run": f"/runs/{run}", "models": "/models"}
+        return {place: f"/{place}" for place in PLACES} | {"run": f"/runs/{run}"}
 
 
 class StillControl(Control):

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
+from app.jobs import NOWHERE, Stamps
+from app.settings import ASSETS
 from app.ui.acts import MOST_KEPT, Acts, all_acts, carry_out
 from app.ui.shell import build, head, translations
+from backends.errors import Unreachable
 from backends.runs import State
-from backends.text import LANGUAGES, Language
-from tests.ui.conftest import StillControl, machine
+from backends.spec import ModelSource, Spec
+from backends.steps import Plan, Step, fill_step
+from backends.text import LANGUAGES, Language, same
+from tests.ui.conftest import StillControl, StillTarget, machine
 
 
 def ask(control: StillControl, do: str, **told: Any) -> dict[str, Any]:
@@ -99,6 +104,47 @@ def test_the_whole_wizard(control: StillControl) -> None:
     launched = ask(control, "review", draft=draft)
     run = control.run(launched["reply"]["go"].removeprefix("run:"))
     assert run.spec.limits.concurrent == 4
+
+
+def made(control: StillControl, plan: Plan, steps: Sequence[Step]) -> None:
+    """These steps of the plan were carried out before."""
+    target, stamps = control._targets[plan.spec.target], Stamps(control.settings.home, ASSETS)
+    filled = [fill_step(step, target.places("-", NOWHERE, "127.0.0.1")) for step in plan.steps]
+    prints = stamps.prints(filled)
+    for step in steps:
+        stamps.add(step, prints[step.id], "before")
+
+
+def test_the_review_tells_what_is_there_already(control: StillControl) -> None:
+    fresh = ask(control, "engine", draft=DEMO)["review"]
+    assert "done before" not in fresh and "nothing to download" not in fresh
+    plan = control.plan(Spec(model=ModelSource(kind="demo"), name="demo"))
+    there = [step for step in plan.steps if step.id.startswith("runtime-")]
+    made(control, plan, there)
+    left = len(plan.steps) - len(there)
+    again = ask(control, "engine", draft=DEMO)["review"]
+    assert again.count('<li class="kept">') == len(there) > 0
+    assert again.count(f"{left} of {len(plan.steps)} steps to do · nothing to download · ") == 2
+    assert (
+        f"{len(plan.steps)} 步中待执行 {left} 步 · 无需下载 · "
+        in ask(control, "boot", draft=DEMO, stage=4, language="zh")["review"]
+    )
+
+
+def test_a_plan_of_which_nobody_can_tell_what_is_there_stays_whole(
+    control: StillControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = control.plan(Spec(model=ModelSource(kind="demo"), name="demo"))
+    made(control, plan, plan.steps)
+    assert len(control.to_do(plan)) == 2, "the server and its first answer"
+    elsewhere = control.machine.model_copy(update={"hostname": "dock-02"})
+    assert control.to_do(plan.model_copy(update={"hardware": elsewhere})) == plan.steps
+
+    def gone(*_: object) -> bool:
+        raise Unreachable(same("Docker is gone."))
+
+    monkeypatch.setattr(StillTarget, "has", gone)
+    assert control.to_do(plan) == plan.steps
 
 
 def test_a_second_launch_is_shown_the_first(control: StillControl) -> None:

@@ -15,11 +15,12 @@ from app.ui.wizard import option
 from backends.events import Event, Kind
 from backends.runs import State, Trouble
 from backends.spec import Gpu, GpuProcess, Hardware, ModelSource, Spec
-from backends.steps import Plan, Task
+from backends.steps import FetchSource, Forecast, Plan, PullImage, Task
 from backends.text import LANGUAGES, Text, same
 from tests.ui.conftest import StillControl, machine
 
 EVIL = "<img src=x onerror=alert(1)>\"'`${alert(1)}{{7*7}}</pre><script>alert(1)</script>"
+FETCH = FetchSource(id="fetch", title=same("F"), origin="git", source="x", folder="{models}/x", argv=("true",))
 HAN = re.compile(r"[\u3400-\u9fff]")
 
 
@@ -75,7 +76,36 @@ def test_what_a_person_typed_is_text() -> None:
 def test_a_plan_is_text() -> None:
     spec = Spec(model=ModelSource(kind="demo"))
     step = Task(id="x", title=same(EVIL), why=same(EVIL), argv=("echo", EVIL), env={"A": EVIL})
-    harmless(views.review(Plan(spec=spec, steps=(step,), notes=(same(EVIL),)), EVIL, "en"))
+    harmless(views.review(Plan(spec=spec, steps=(step,), notes=(same(EVIL),)), (step,), EVIL, "en"))
+
+
+@pytest.mark.parametrize(
+    ("done", "en", "zh"),
+    [
+        ((), "3 steps · 1.1 GiB · ~3 min 5 s", "3 步 · 1.1 GiB · ~3 分 5 秒"),
+        (("pull",), "2 of 3 steps to do · 100 MiB · ~5.0 s", "3 步中待执行 2 步 · 100 MiB · ~5.0 秒"),
+        (("pull", "fetch"), "1 of 3 steps to do · nothing to download", "3 步中待执行 1 步 · 无需下载"),
+        (("pull", "fetch", "serve"), "Nothing left to do", "没有待执行的步骤"),
+    ],
+)
+def test_the_review_counts_what_is_still_to_do_and_marks_what_is_there(done: tuple[str, ...], en: str, zh: str) -> None:
+    steps = (
+        PullImage(id="pull", title=same("P"), image="x", forecast=Forecast(seconds=180, download_mib=1000)),
+        FETCH.model_copy(update={"forecast": Forecast(seconds=5, download_mib=100)}),
+        Task(id="serve", title=same("S"), argv=("true",)),
+    )
+    plan = Plan(spec=Spec(model=ModelSource(kind="demo")), steps=steps)
+    for language, total, word in (("en", en, "done before"), ("zh", zh, "已复用")):
+        html = views.review(plan, [step for step in steps if step.id not in done], "", language)
+        assert html.count(total) == 2
+        assert html.count('<li class="kept">') == len(done)
+        assert html.count(f"{word}</span></li>") == html.count(f" · {word}</span>") == len(done)
+        assert ("~3 " in html.split("<pre")[0]) is ("pull" not in done), "what is there costs nothing"
+
+
+def test_what_nobody_knows_the_size_of_is_not_said_to_be_nothing() -> None:
+    plan = Plan(spec=Spec(model=ModelSource(kind="demo")), steps=(FETCH,))
+    assert "download" not in views.total(plan, plan.steps, "en")
 
 
 def test_an_error_and_its_last_lines_are_text(control: StillControl) -> None:
@@ -213,7 +243,7 @@ def test_no_english_page_holds_a_chinese_word(control: StillControl) -> None:
     pages = [
         views.detect(machine("h200"), fit.strip(control.recommend(), "en"), (), "en"),
         views.model(dict(DEFAULTS), machine("h200"), "", "en"),
-        views.review(run.plan, "", "en"),
+        views.review(run.plan, run.plan.steps[-2:], "", "en"),
         watch.chat((run,), (), "en"),
         watch.monitor(watch.Watched(Monitor(), (run,)), "en"),
         History(control, dict).whole("en"),

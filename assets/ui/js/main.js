@@ -362,7 +362,7 @@ document.addEventListener("click", (event) => {
   let one;
   if ((one = hit("[data-language]"))) slipway.setLanguage(one.dataset.language);
   else if (hit("[data-theme-switch]")) slipway.setTheme();
-  else if ((one = hit("[data-stage]"))) { const n = Number(one.dataset.stage); if (n === 5) openRun(run); else show(n); }
+  else if ((one = hit("[data-stage]"))) { const n = Number(one.dataset.stage); if (n === 5) openRun(run); else if (n === 4) slipway.ask("engine", { draft: draft() }); else show(n); } // 4: what the plan finds done may have changed
   else if ((one = hit("[data-change]"))) change(one);
   else if ((one = hit("[data-do]"))) act(one);
   else if ((one = hit("[data-go]"))) go(one.dataset.go, one.dataset.run);

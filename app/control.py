@@ -110,13 +110,23 @@ class Control(Talking):
         return images.recommend(self._machine(hardware), model=model)
 
     def ways(self, spec: Spec, hardware: Hardware | None = None) -> tuple[Way, ...]:
-        """Every way to serve the model there, best first, with every reason against. Raises BadInput, NotFound."""
+        """Every way to serve the model there, best first, with every reason against; of those that can be taken the
+        effort that is left. Raises BadInput, NotFound."""
         hardware = self._machine(hardware)
         model = self.inspect(spec.model)
         found: dict[str, Recommended] = {}
         with contextlib.suppress(BadInput):  # a GPU whose SM is not known: the ways are judged without images
             found = engines.images_of(self.recommend(hardware, model), model)
-        return engines.ways(spec, hardware, model, found)
+        return tuple(self._left(way, hardware, model) for way in engines.ways(spec, hardware, model, found))
+
+    def _left(self, way: Way, hardware: Hardware, model: Model) -> Way:
+        if way.reasons:
+            return way
+        plan = recipes.plan(way.spec, hardware, model, self.sources).model_copy(update={"hardware": hardware})
+        to_do = self.to_do(plan)
+        if len(to_do) == len(plan.steps):
+            return way
+        return way.model_copy(update={"effort": engines.effort_left(way.effort, to_do)})
 
     def forecast(self, spec: Spec, hardware: Hardware | None = None) -> Estimate:
         """What the deployment would take of memory and disk. Raises BadInput, NotFound."""

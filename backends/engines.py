@@ -6,7 +6,7 @@ What each way takes, costs and gives is data in assets/engine_paths.toml; here i
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from backends.obstacles import Recommended, Rules, against, crowded, number, sin
 from backends.recipe_words import Untold
 from backends.recipes import RECIPES
 from backends.spec import EngineName, Frozen, Hardware, Model, Spec, TensorRtLlmOptions
+from backends.steps import Step, expected
 from backends.text import Text
 from backends.verdicts import Judgement, Verdict
 
@@ -221,6 +222,21 @@ def _effort(rule: Rules, hardware: Hardware, model: Model, memory: Estimate) -> 
     )
 
 
+def effort_left(effort: Effort, to_do: Sequence[Step]) -> Effort:
+    """The effort of a way of whose steps only these are still to do. Where no result that serves several runs is among
+    them, what comes is one of its later starts."""
+    if not any(step.shared for step in to_do):
+        return effort.model_copy(update={"first_start_s": None, "download_mib": None})
+    left = expected(to_do).download_mib
+    saved = 0 if left is None else (effort.download_mib or 0) - left
+    if saved <= 0:
+        return effort
+    first = round((effort.first_start_s or 0) - saved / _MIB_A_SECOND)
+    return effort.model_copy(
+        update={"first_start_s": max(first, effort.later_start_s or 0) or None, "download_mib": left or None}
+    )
+
+
 def _of_guides(
     rule: Rules, spec: Spec, hardware: Hardware, model: Model, image: Recommended | None
 ) -> tuple[Text, ...]:
@@ -242,4 +258,4 @@ def _notes(name: str, model: Model) -> tuple[Text, ...]:
     )
 
 
-__all__ = ["Effort", "Recommended", "Way", "images_of", "way_of", "ways"]
+__all__ = ["Effort", "Recommended", "Way", "effort_left", "images_of", "way_of", "ways"]

@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends import images, limits
-from backends.engines import Way, images_of, ways
+from backends.engines import Effort, Way, effort_left, images_of, ways
 from backends.obstacles import Recommended
 from backends.recipes import RECIPES
 from backends.spec import Docker, Gpu, Hardware, Limits, Model, ModelSource, Spec
-from backends.text import Text
+from backends.steps import Forecast, PullImage, Task
+from backends.text import Text, same
 from tests.test_memory import model
 
 
@@ -278,6 +279,19 @@ def test_effort_tells_builds_from_mere_pulls() -> None:
     assert first["fastertransformer"] > first["trtllm_engine"] > first["vllm"] > first["transformers"]
     assert all((way.effort.later_start_s or 0) <= first[name] for name, way in told.items())
     assert (told["trtllm_engine"].effort.ram_mib or 0) > 40 * 1024
+
+
+def test_what_is_there_already_is_no_effort_any_more() -> None:
+    whole = Effort(first_start_s=400, later_start_s=10, download_mib=15_000, disk_mib=20_000)
+    pull = PullImage(id="image", title=same("Pull"), image="x", shared=True, forecast=Forecast(download_mib=11_000))
+    unsized = pull.model_copy(update={"forecast": Forecast()})
+    built = Task(id="build", title=same("Build"), argv=("true",), shared=True)
+    start = Task(id="start", title=same("Start"), argv=("true",))
+    later = whole.model_copy(update={"first_start_s": None, "download_mib": None})
+    assert effort_left(whole, [start]) == later, "one of its later starts"
+    assert effort_left(whole, [pull, start]) == whole.model_copy(update={"first_start_s": 300, "download_mib": 11_000})
+    assert effort_left(whole, [built, start]) == whole.model_copy(update={"first_start_s": 25, "download_mib": None})
+    assert effort_left(whole, [unsized, start]) == whole
 
 
 def test_what_is_chosen_is_ready_to_be_started() -> None:

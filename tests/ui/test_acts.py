@@ -118,10 +118,13 @@ def made(control: StillControl, plan: Plan, steps: Sequence[Step]) -> None:
 def test_the_review_tells_what_is_there_already(control: StillControl) -> None:
     fresh = ask(control, "engine", draft=DEMO)["review"]
     assert "done before" not in fresh and "nothing to download" not in fresh
+    assert "First start" in ask(control, "model", draft=DEMO)["engine"]
     plan = control.plan(Spec(model=ModelSource(kind="demo"), name="demo"))
     there = [step for step in plan.steps if step.id.startswith("runtime-")]
     made(control, plan, there)
     left = len(plan.steps) - len(there)
+    cards = ask(control, "model", draft=DEMO)["engine"]
+    assert "Next starts" in cards and "First start" not in cards and "Download <b" not in cards
     again = ask(control, "engine", draft=DEMO)["review"]
     assert again.count('<li class="kept">') == len(there) > 0
     assert again.count(f"{left} of {len(plan.steps)} steps to do · nothing to download · ") == 2

@@ -95,7 +95,7 @@ def test_the_review_counts_what_is_still_to_do_and_marks_what_is_there(done: tup
         Task(id="serve", title=same("S"), argv=("true",)),
     )
     plan = Plan(spec=Spec(model=ModelSource(kind="demo")), steps=steps)
-    for language, total, word in (("en", en, "done before"), ("zh", zh, "已复用")):
+    for language, total, word in (("en", en, "done before"), ("zh", zh, "此前已完成")):
         html = views.review(plan, [step for step in steps if step.id not in done], "", language)
         assert html.count(total) == 2
         assert html.count('<li class="kept">') == len(done)

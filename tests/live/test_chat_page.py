@@ -177,6 +177,8 @@ def test_a_whole_chat_by_keyboard_alone_with_answers_read_out(browser, panel: st
     tab_to('.user-row [aria-label="Edit"]', "Shift+Tab")
     keys.press("Enter")
     keys.type("Name one part.")
+    control.served("another")
+    expect(page.locator("[data-chat-server] option")).to_have_count(2)  # which takes the focus from nothing
     keys.press("Enter")
     expect(page.locator(".user.message")).to_have_text("Name one part.")
     expect(page.locator('.user-row [aria-label="Version 2 of 2"]')).to_be_visible()

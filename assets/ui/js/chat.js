@@ -81,7 +81,8 @@ function store() {
 
 function place() {
   const host = $("panes");
-  host.replaceChildren(...shown().map((talk) => talk.box));
+  const boxes = shown().map((talk) => talk.box);
+  if (host.childElementCount !== boxes.length || boxes.some((box, at) => host.children[at] !== box)) host.replaceChildren(...boxes); // what is put in again loses focus and place
   host.classList.toggle("two", shown().length > 1);
   for (const talk of shown()) { talk.hello(); talk.title(); }
   bans();

@@ -74,6 +74,10 @@ def test_what_does_not_fit_is_mended_with_one_click_and_back_and_reload_lose_not
     expect(page.locator("#sw-review h1")).to_be_focused()
     page.reload()
     expect(page.locator("#sw-review h1")).to_be_visible()
+    page.click('[data-stage="1"]')
+    control.to_do = lambda plan: plan.steps[-2:]  # meanwhile a launch has made the rest
+    page.click('[data-stage="4"]')
+    expect(page.locator("#sw-review .sum")).to_have_text(re.compile(r"^2 of \d+ steps to do · nothing to download · ~"))
     page.locator("#sw-review").get_by_role("button", name="Back", exact=True).click()
     page.locator("#sw-engine").get_by_role("button", name="Back", exact=True).click()
     mended = chats.input_value()

@@ -90,9 +90,10 @@ class History:
 
     def delete(self, told: Mapping[str, Any], language: Language) -> dict[str, Any]:
         """Forgets a run."""
-        self._control.delete(str(told.get("run")))
+        run_id = str(told.get("run"))
+        self._control.delete(run_id)
         words = Text(en="Deleted", zh="已删除").of(language)
-        return {"reply": {"toast": words, "slots": self.slots(told, language) | {"drawer": ""}}}
+        return {"reply": {"toast": words, "gone": run_id, "slots": self.slots(told, language) | {"drawer": ""}}}
 
     def slots(self, told: Mapping[str, Any], language: Language) -> dict[str, str]:
         """The parts of the page that follow the filter. `before` is the mark of the last row of the page before."""

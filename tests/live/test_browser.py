@@ -18,6 +18,7 @@ from backends.events import Event, Kind
 from backends.runs import Run, State
 from backends.spec import Chat, Gpu, Piece
 from storage.store import Store
+from tests.conftest import until
 from tests.live.browser import Visitor, panel_of, serious
 from tests.ui.conftest import StillControl, StillTarget, machine
 
@@ -261,6 +262,101 @@ def test_what_is_typed_and_sent_at_once_is_answered_each_time(visitor: Visitor) 
     assert not visitor.faults
 
 
+def hold(page, what: str) -> list:
+    """Holds back the page's requests of that kind, until `late` lets them go."""
+    kept: list = []
+
+    def take(route) -> None:
+        if route.request.post_data_json["do"] == what:
+            kept.append(route)
+        else:
+            route.fallback()
+
+    page.unroute_all()
+    page.route("**/slipway/ask", take)
+    return kept
+
+
+def late(page, route) -> None:
+    """Lets a request go that was held back, and waits until the page has done what it does with the answer."""
+    with page.expect_response(lambda told: told.request == route.request) as answer:
+        route.fallback()
+    answer.value.finished()
+    page.evaluate("new Promise((done) => setTimeout(() => requestAnimationFrame(() => setTimeout(done, 50)), 50))")
+
+
+def pressed(page, kept: list, selector: str, count: int = 1) -> None:
+    """Clicks, and waits until so many requests are held back."""
+    page.click(selector)
+    until(lambda: page.wait_for_timeout(10) or len(kept) >= count, 10)
+
+
+def test_an_answer_that_comes_late_takes_nothing_from_what_was_done_since(visitor, control: StillControl) -> None:
+    first, second = control.served("first"), control.served("second")
+    page = visitor.opens("/?tab=history")
+    rows, drawer = page.locator("[data-history-run]"), page.locator(".drawer h2")
+    expect(rows).to_have_count(2)
+    kept = hold(page, "history")
+    for number, words in enumerate(("first", "seco"), 1):
+        page.fill("[data-history-search]", words)
+        until(lambda number=number: page.wait_for_timeout(10) or len(kept) == number, 10)
+    late(page, kept[1])
+    late(page, kept[0])
+    expect(rows).to_have_count(1)
+    expect(rows).to_have_attribute("data-history-run", second.id)
+    page.unroute_all()
+    page.fill("[data-history-search]", "")
+    expect(rows).to_have_count(2)
+
+    kept = hold(page, "open")
+    for number, run in enumerate((first, second), 1):
+        pressed(page, kept, f'[data-history-open="{run.id}"]', number)
+    late(page, kept[1])
+    late(page, kept[0])
+    expect(drawer).to_have_text("second")
+    kept = hold(page, "pin")
+    pressed(page, kept, f'.drawer [data-history-pin="{second.id}"]')
+    page.keyboard.press("Escape")
+    late(page, kept[0])
+    expect(drawer).to_have_count(0)
+    expect(rows.first).to_have_attribute("data-history-run", second.id)
+    page.click("#tab-monitor-button")
+    page.click('[data-do="keys"]')
+    expect(drawer).to_have_text("API keys")
+    page.click("#tab-history-button")
+    expect(drawer).to_have_count(0)
+
+    control.moved(first, State.STOPPED)
+    page.click(f'[data-history-open="{first.id}"]')
+    page.click('.drawer [data-go="run"]')
+    expect(page.locator("#sw-launch h1")).to_contain_text("first")
+    page.click("#tab-history-button")
+    control.delete(first.id)  # in another window
+    page.click("#tab-monitor-button")  # opens the stream anew
+    expect(page.locator(".toast")).to_have_text("Deleted")
+    page.click("#tab-wizard-button")
+    expect(page.locator("#sw-detect h1")).to_be_visible()
+    expect(page.locator("body > .lost")).to_have_count(0)
+
+    page.click("text=Continue to model")
+    kept = hold(page, "model")
+    pressed(page, kept, "#sw-model [type=submit]")
+    page.fill('[name="limits.concurrent"]', "3")
+    late(page, kept[0])
+    expect(page.locator("#sw-model h1")).to_be_visible()
+    expect(page.locator("#sw-model .is-busy")).to_have_count(0)
+    page.unroute_all()
+    page.click("#sw-model [type=submit]")
+    kept = hold(page, "engine")
+    pressed(page, kept, "#sw-engine [type=submit]")
+    page.click("#tab-monitor-button")
+    late(page, kept[0])
+    expect(page.locator("[data-server]").first).to_be_visible()
+    page.click("#tab-wizard-button")
+    expect(page.locator("#sw-review h1")).to_be_visible()
+    assert not [said for said in visitor.faults if "404" not in said]  # of the run that is not there any more
+
+
 def test_a_page_of_older_files_than_the_panel_s_loads_itself_again(visitor: Visitor) -> None:
     page = visitor.opens()
     page.locator('#sw-detect [data-go="stage:2"]').click()
@@ -341,8 +437,10 @@ def test_a_link_to_a_run_shows_it_and_its_log(visitor: Visitor, control: StillCo
     expect(page.locator("[data-log-found]")).to_have_text("2 of 11")
     expect(page.locator("[data-log-rows] .hit")).to_have_text(re.compile("line 290$"))
     page.fill("[data-log-search]", "")
+    page.click('[data-log-level="W"]')
     page.click("[data-log-first]")
     expect(page.locator("[data-log-rows] .E")).to_be_visible()
+    expect(page.locator('[data-log-level="all"]')).to_have_attribute("aria-pressed", "true")
     expect(page.locator("[data-log-follow]")).not_to_be_checked()
     control.wrote(run, step, "four\n")
     page.get_by_role("button", name="1 new lines").click()
@@ -369,7 +467,11 @@ def test_a_link_to_a_run_shows_it_and_its_log(visitor: Visitor, control: StillCo
     chosen.press("ArrowDown")
     expect(page.locator("[data-log-lines]")).to_have_text("311 lines")
     expect(words.last).to_have_text("third")
+    page.click('[data-log-level="E"]')
     chosen.press("ArrowUp")
+    expect(page.locator("[data-log-lines]")).to_have_text("309 lines")
+    expect(words).to_have_text(["ValueError: two"])
+    page.click('[data-log-level="all"]')
 
     control.told(run, Event(step=step, kind=Kind.FAILED))
     control.moved(run, State.FAILED)

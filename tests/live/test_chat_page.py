@@ -16,6 +16,7 @@ from backends.runs import State
 from backends.spec import Piece
 from backends.steps import Plan
 from backends.watched import WatchedServer
+from tests.conftest import until
 from tests.guides import path
 from tests.live.browser import Visitor, panel_of, serious
 from tests.live.test_browser import EVIL
@@ -246,4 +247,62 @@ def test_a_kept_conversation_that_comes_late_takes_nothing_from_the_new_one(brow
     expect(page.locator("[data-chat-title]")).to_have_text("The second.")
     expect(page.locator(".user-row .message")).to_have_text(["The second."])
     expect(page.locator(".bot-row .words")).to_have_text(["Hull, keel and bow."])
+
+    def hold(address: str, method: str) -> None:
+        held.clear()
+        page.route(re.compile(address), lambda on: held.append(on) if on.request.method == method else on.fallback())
+
+    def late() -> None:
+        until(lambda: page.wait_for_timeout(10) or held, 10)
+        with page.expect_response(lambda told: told.request == held[0].request):
+            held[0].fallback()
+        page.unroute_all()
+
+    title, rows, field = (
+        page.locator("[data-chat-title]"),
+        page.locator(".talk-row"),
+        page.locator("[data-chat-form] textarea"),
+    )
+    hold(r"/slipway/conversations/\w", "PATCH")
+    page.click("[data-chat-rename-open]")
+    page.keyboard.type("Renamed")
+    page.keyboard.press("Enter")
+    rows.filter(has_text="The first.").click()
+    expect(title).to_have_text("The first.")
+    late()
+    expect(rows.filter(has_text="Renamed")).to_have_count(1)
+    expect(title).to_have_text("The first.")
+    hold(r"/slipway/conversations/\w", "DELETE")
+    page.click("[data-chat-delete]")
+    page.click("dialog >> .stop")
+    rows.filter(has_text="Renamed").click()
+    expect(title).to_have_text("Renamed")
+    late()
+    expect(rows).to_have_count(1)
+    expect(title).to_have_text("Renamed")
+    hold("/slipway/chat$", "POST")
+    field.fill("The third.")
+    field.press("Enter")
+    page.click("[data-chat-stop]")
+    late()
+    expect(page.locator(".bot-row .ans").last).to_contain_text("Stopped by you")
+    page.locator('.bot-row [aria-label="Again"]').last.click()
+    expect(page.locator('.bot-row [aria-label="Version 2 of 2"]')).to_be_visible()
+
+    page.locator('.user-row [aria-label="Edit"]').first.click()
+    page.keyboard.type("Half a ")
+    other = control.served("other")
+    servers = page.locator("[data-chat-server] option")
+    expect(servers).to_have_count(2)
+    page.keyboard.type("question")
+    expect(page.locator(".edit-form textarea")).to_have_value("Half a question")
+    page.keyboard.press("Escape")
+    page.select_option("[data-chat-server]", other.id)
+    control.moved(other, State.RUNNING)  # its server ended and is started again
+    expect(servers).to_have_count(1)
+    control.moved(other, State.SERVING)
+    expect(page.locator("[data-chat-server]")).to_have_value(other.id)
+    field.fill("Not sent yet")
+    visitor.reloads()
+    expect(field).to_have_value("Not sent yet")
     assert not visitor.faults

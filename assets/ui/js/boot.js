@@ -57,7 +57,7 @@
   const tell = (reply) => { for (const listener of listeners) listener(reply); };
 
   // The key makes it the same request however often it is sent: the panel carries it out once.
-  async function carry(told) {
+  async function carry(told, still) {
     const begun = performance.now();
     for (let tries = 0; ; tries += 1) {
       try {
@@ -66,7 +66,7 @@
         const said = await answer.json();
         await made;
         silent(told.serial, false);
-        hear(told, answer.ok ? said : { reply: { do: told.do, serial: told.serial, trouble: said } });
+        hear(told, answer.ok ? said : { reply: { do: told.do, serial: told.serial, trouble: said } }, still);
         return;
       } catch {
         if (tries) silent(told.serial, true);
@@ -87,8 +87,9 @@
     dispatchEvent(new CustomEvent("slipway:silent", { detail: unanswered.size > 0 }));
   }
 
-  function hear(told, { reply, ...given }) {
+  function hear(told, { reply, ...given }, still) {
     if (INPUTS.includes(told.do) && told.serial < Math.max(typed, judged)) return; // a later answer is about what was typed since
+    if (reply.go && !still()) { tell({ ...reply, go: null, draft: null, slots: null, notice: null }); return; }
     if (FORMS.includes(told.do)) judged = told.serial;
     for (const [name, markup] of Object.entries(given)) {
       shown[name] = markup;
@@ -109,12 +110,14 @@
       setTimeout(put, 0);
       if (heard()) allMade();
     },
-    ask(what, data = {}) {
+    // `still`: whether an answer that leads elsewhere may still do so when it comes.
+    ask(what, data = {}, still = () => true) {
       const mine = ++serial;
       if (INPUTS.includes(what)) typed = mine;
-      carry({ ...data, do: what, language, serial: mine, key: `${mark}-${mine}` });
+      carry({ ...data, do: what, language, serial: mine, key: `${mark}-${mine}` }, still);
       return mine;
     },
+    newest: () => serial,
     onReply(listener) { listeners.push(listener); },
     setLanguage(chosen) { remember(chosen); const url = new URL(location); url.searchParams.delete("lang"); location.replace(url); },
     setTheme() { keep("slipway_theme", theme() === "dark" ? "light" : "dark"); paint(); dispatchEvent(new Event("slipway:theme")); },

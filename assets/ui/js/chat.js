@@ -7,13 +7,15 @@ import { mark, refreshSoon, startList } from "./talks.js";
 
 const $ = (name) => document.querySelector(`[data-chat-${name}]`);
 const KEY = "slipway_chat";
+const UNSENT = "slipway_unsent"; // of this window: what is typed outlasts a page that is loaded again
 const w = (key, values) => slipway.word(key, values);
 const SELECTS = ["server", "other"];
 const LISTS = ["stop", "bad_words"]; // one a line
 const without = new Map(); // of servers that others started: why they cannot use bad words, or ""
 let ready = false;
 let panel = null;
-let wantedServer = null;
+let wantedServer = null; // chosen, and not there yet or for a while
+let renamed = []; // conversations that the open field names
 let wish = 0; // counts what a person wanted to see: a conversation that comes after a later wish is not shown
 let many = 0; // conversations that are kept: they can be read while nothing runs
 
@@ -35,6 +37,7 @@ function sampling(which) {
   return told;
 }
 
+const settings = () => JSON.stringify([system(), raw()]);
 const system = () => $("system").value.trim();
 const field = () => document.querySelector("[data-chat-form] textarea");
 
@@ -57,7 +60,7 @@ const talks = [0, 1].map((which) => new Talk({
   said: (words) => { $("said").textContent = shown().length > 1 ? `${nameOf(which)}: ${words}` : words; },
   code: (messages, button) => code(which, messages, button),
   changed,
-  refused: (words) => { const box = field(); if (words && !box.value.trim()) { box.value = words; grow(box); } },
+  refused: (words) => { if (words && !field().value.trim()) write(words); },
 }));
 const shown = () => (chosen(1) ? talks : talks.slice(0, 1));
 const busy = () => shown().some((talk) => talk.running);
@@ -116,6 +119,7 @@ function tools() {
 // has just chosen a server begins anew with it.
 async function open(id, quiet = false, whom = "") {
   const mine = ++wish;
+  const before = settings();
   try {
     const found = await fetched(`/slipway/conversations/${encodeURIComponent(id)}`);
     if (mine !== wish) return;
@@ -123,7 +127,9 @@ async function open(id, quiet = false, whom = "") {
     const other = found.twin ? await fetched(`/slipway/conversations/${encodeURIComponent(found.twin)}`).catch(() => null) : null;
     if (mine !== wish) return;
     const there = (run, which) => [...$(SELECTS[which]).options].some((one) => one.value === run);
-    steer(found);
+    if (settings() === before) steer(found); // else a person has just set them
+    wantedServer = null;
+    renaming(false);
     if (there(found.run, 0)) $("server").value = found.run;
     $("other").value = other && there(other.run, 1) ? other.run : "";
     talks[0].open(found);
@@ -140,7 +146,8 @@ async function open(id, quiet = false, whom = "") {
 
 function begin() {
   wish += 1;
-  for (const talk of talks) { talk.stop(); talk.clear(); }
+  renaming(false);
+  for (const talk of talks) talk.clear();
   place();
   changed();
 }
@@ -149,13 +156,14 @@ async function send() {
   const box = field();
   const words = box.value.trim();
   if (!words || busy() || !chosen(0)) return;
-  wish += 1;
-  box.value = "";
-  grow(box);
+  const mine = ++wish;
+  wantedServer = null;
+  write("");
   const [first, second] = shown();
   const kept = first.ask({ text: words });
   if (!second) return;
   if (!first.conversation) await kept; // the second one is told beside which it stands
+  if (mine !== wish || !chosen(1)) return;
   second.ask({ text: words });
 }
 
@@ -169,18 +177,22 @@ function code(which, messages, button) {
 async function remove() {
   const found = shown().map((talk) => talk.conversation).filter(Boolean);
   if (!found.length || !(await slipway.dialog(w("deleteTalk", { name: found[0].name || w("newChat") }), [w("deleteTalkText")], [[w("keep"), "no", ""], [w("delete"), "yes", "stop solid"]]))) return;
+  const mine = wish;
   try {
     for (const one of found) await fetched(`/slipway/conversations/${one.id}`, { method: "DELETE" });
-    begin();
     slipway.toast(w("deleted"));
+    if (mine !== wish) { refreshSoon(); return; } // another was opened or begun meanwhile
+    begin();
     field()?.focus();
   } catch (trouble) { slipway.dialog(trouble.title, [trouble.hint], [[w("ok"), "no", ""]]); }
 }
 
 function renaming(on) {
+  const here = $("rename").contains(document.activeElement);
   $("rename").hidden = !on;
   $("title").hidden = on;
-  if (!on) return $("rename-open").focus();
+  if (!on) { if (here) $("rename-open").focus(); return; }
+  renamed = shown().map((talk) => talk.conversation?.id).filter(Boolean);
   const box = $("rename").querySelector("input");
   box.value = talks[0].conversation?.name || "";
   box.focus();
@@ -190,9 +202,9 @@ function renaming(on) {
 async function rename() {
   const name = $("rename").querySelector("input").value.trim();
   try {
-    for (const talk of shown().filter((one) => one.conversation && name)) {
-      const told = await fetched(`/slipway/conversations/${talk.conversation.id}`, { method: "PATCH", body: JSON.stringify({ name }) });
-      talk.conversation.name = told.name;
+    for (const id of name ? renamed : []) {
+      const told = await fetched(`/slipway/conversations/${id}`, { method: "PATCH", body: JSON.stringify({ name }) });
+      for (const { conversation } of talks) if (conversation?.id === id) conversation.name = told.name;
     }
     renaming(false);
     changed();
@@ -239,12 +251,21 @@ async function look(option) {
   bans();
 }
 
-function grow(box) { box.style.height = "auto"; box.style.height = `${Math.min(160, box.scrollHeight + 2)}px`; }
+function write(words) {
+  field().value = words;
+  grow(field());
+  unsent(words);
+}
+
+function unsent(words) { try { sessionStorage.setItem(UNSENT, words); } catch { /* private window: not kept */ } }
+
+function grow(box) { box.style.height = "auto"; if (box.scrollHeight) box.style.height = `${Math.min(160, box.scrollHeight + 2)}px`; }
 
 export function startChat() {
   const host = $("panes");
   if (!host || host.dataset.started) return; // its tab has not been opened yet, or all is there
   host.dataset.started = "yes";
+  try { write(sessionStorage.getItem(UNSENT) || ""); } catch { /* private window: not kept */ }
   if (ready) { // Gradio has made the page anew: what is said goes on in it
     if (panel) serve(panel);
     place();
@@ -274,7 +295,14 @@ export function choose(run) {
   if (ready) { place(); summary(); about(); }
 }
 
-on("panel", (told) => { panel = told; queueMicrotask(() => serve(told)); }); // behind main.js, which fills the lists
+on("panel", (told) => { // this is before main.js, which fills the lists, and `serve` behind it
+  const before = chosen(0);
+  panel = told;
+  queueMicrotask(() => {
+    if (before && before !== chosen(0)) wantedServer = before; // it may only be starting again
+    serve(told);
+  });
+});
 
 function serve(told) {
   const any = told.serving.length > 0 || many > 0;
@@ -297,16 +325,16 @@ document.addEventListener("keydown", (event) => {
   if (menu) { menu.open = false; menu.querySelector("summary").focus(); }
 });
 document.addEventListener("input", (event) => {
-  if (event.target.matches?.("[data-chat-form] textarea")) grow(event.target);
+  if (event.target.matches?.("[data-chat-form] textarea")) { grow(event.target); unsent(event.target.value); }
   if (event.target.matches?.("[data-sampling], [data-chat-system]")) { store(); summary(); }
 });
 document.addEventListener("change", (event) => {
-  if (event.target.matches?.("[data-chat-server]")) { store(); place(); summary(); about(); }
-  if (event.target.matches?.("[data-chat-other]")) { talks[1].stop(); talks[1].clear(); place(); changed(); look($("other").selectedOptions[0]).catch(() => {}); } // what is in the way is told when it is asked
+  if (event.target.matches?.("[data-chat-server]")) { wantedServer = null; store(); place(); summary(); about(); }
+  if (event.target.matches?.("[data-chat-other]")) { talks[1].clear(); place(); changed(); look($("other").selectedOptions[0]).catch(() => {}); } // what is in the way is told when it is asked
 });
 document.addEventListener("click", (event) => {
   const hit = (name) => event.target.closest?.(`[data-chat-${name}]`);
-  if (hit("stop")) for (const talk of shown()) talk.stop();
+  if (hit("stop")) { wish += 1; for (const talk of shown()) talk.stop(); }
   if (hit("new")) { begin(); field()?.focus(); }
   if (hit("rename-open")) renaming(true);
   if (hit("delete")) remove();

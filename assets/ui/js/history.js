@@ -14,6 +14,7 @@ export const historyFilter = () => ({ ...asked });
 function narrow(change) { asked = { ...asked, ...change, before: "", first: 1 }; pages = []; askHistory(); }
 
 function turn(mark) {
+  if (mark === asked.before) return; // pressed twice before its page came
   if (mark === "back") asked = { ...asked, ...(pages.pop() || { before: "", first: 1 }) };
   else { pages.push({ before: asked.before, first: asked.first }); asked = { ...asked, before: mark, first: asked.first + PAGE }; }
   askHistory();

@@ -78,6 +78,13 @@ function refilter() {
   measureFrom(0);
 }
 
+function setLevel(name) {
+  level = name;
+  for (const one of document.querySelectorAll("[data-log-level]")) { one.classList.toggle("on", one.dataset.logLevel === level); one.setAttribute("aria-pressed", one.dataset.logLevel === level); }
+  refilter();
+  search();
+}
+
 function search() {
   found = [];
   at = -1;
@@ -113,7 +120,7 @@ function show(run, step, pinned, start, newest) {
   Object.assign(counts, { W: 0, E: 0 });
   timed = false;
   delete document.querySelector("[data-log]")?.dataset.timed;
-  shown = null; found = []; at = -1; unseen = 0;
+  shown = level === "all" ? null : []; found = []; at = -1; unseen = 0;
   measureFrom(0);
   setFollow(true);
   bar();
@@ -330,11 +337,10 @@ document.addEventListener("click", async (event) => {
   if (hit("pill")) setFollow(true);
   else if (hit("copy")) slipway.copy(state.lines.join("\n") + (state.rest ? `\n${state.rest}` : ""));
   else if (hit("level")) {
-    level = hit("level").dataset.logLevel;
-    for (const one of document.querySelectorAll("[data-log-level]")) { one.classList.toggle("on", one.dataset.logLevel === level); one.setAttribute("aria-pressed", one.dataset.logLevel === level); }
-    refilter(); search(); setFollow(true);
+    setLevel(hit("level").dataset.logLevel);
+    setFollow(true);
   } else if (hit("first")) {
-    level = "all"; refilter(); search();
+    setLevel("all");
     const index = state.levels.indexOf("E");
     if (index < 0) return; // it is so long ago that its line has gone from the page
     setFollow(false);

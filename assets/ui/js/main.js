@@ -19,7 +19,9 @@ let failed = false;
 let run = new URLSearchParams(location.search).get("run");
 let booted = false;
 let closing = null;
-const busy = new Map(); // serial -> button
+const busy = new Map(); // serial -> button, and the tab where it was pressed
+let changes = 0; // how often a person changed what is in the form
+const shownOf = {}; // the newest request whose answer each slot shows: what comes later of an older one takes nothing from it
 
 // --- fields ----------------------------------------------------------------------------------------------------------
 
@@ -71,13 +73,14 @@ function clean() {
 
 // --- where we are ----------------------------------------------------------------------------------------------------
 
-function show(number, { focus = true } = {}) {
+function show(number, { focus = true, away = false } = {}) {
   stage = number;
   reached = Math.max(reached, Math.min(number, 4));
   html.dataset.at = String(number);
   paintStepper();
   if (number === 5) place({ run }); else { place({ run: null }); follow(null); }
   if (booted) save();
+  if (away) return;
   scrollTo({ top: 0 });
   if (focus) $(`#sw-${["", "detect", "model", "engine", "review", "launch"][number]} h1`)?.focus({ preventScroll: true });
 }
@@ -109,39 +112,47 @@ function openTab(name) {
   if (button && button.getAttribute("aria-selected") !== "true") button.click(); else tabShown(name);
 }
 function tabShown(name) {
+  if (name !== html.dataset.view) closeDrawer();
   html.dataset.view = name;
   place({ tab: name === "wizard" ? null : name });
   watch({ monitor: name === "monitor" });
   if (name === "history" && booted) askHistory();
-  if (name !== "history") closeDrawer();
   dispatchEvent(new Event("slipway:tab"));
 }
 
 function follow(id) {
   if (!id) { if (logIs().run) { openLog(null, null); } watch({ run: null, step: null }); return; }
   if (logIs().run !== id) {
-    for (const name of ["launch-head", "launch-steps", "launch-result"]) { delete latest[name]; const slot = $(`[data-slot="${name}"]`); slot?.replaceChildren(); slot?.removeAttribute("data-was"); }
+    $('details[data-commands="5"]')?.removeAttribute("open");
+    for (const name of ["launch-head", "launch-steps", "launch-result", "commands-5"]) { delete latest[name]; const slot = $(`[data-slot="${name}"]`); slot?.replaceChildren(); slot?.removeAttribute("data-was"); }
     openLog(id, null);
   }
   watch({ run: id });
 }
 
-function go(where, id) {
-  if (where.startsWith("stage:")) { const number = Number(where.slice(6)); openTab("wizard"); if (number === 5) openRun(run); else show(number); }
-  else if (where.startsWith("run:")) openRun(where.slice(4));
+// `away`: the person has opened another tab since, and stays there.
+function go(where, id, away = false) {
+  if (where.startsWith("stage:")) { const number = Number(where.slice(6)); if (!away) openTab("wizard"); if (number === 5) openRun(run, away); else show(number, { away }); }
+  else if (where.startsWith("run:")) openRun(where.slice(4), away);
   else if (where === "run") openRun(id);
   else if (where === "chat") { choose(id); openTab("chat"); $("[data-chat-form] textarea")?.focus(); }
   else if (TABS.includes(where)) { openTab(where); if (where === "wizard" && stage === 5) show(1); }
 }
 
-function openRun(id) {
+function openRun(id, away = false) {
   if (!id) return;
   run = id;
   failed = false;
-  closeDrawer();
-  openTab("wizard");
-  show(5);
+  if (!away) { closeDrawer(); openTab("wizard"); }
+  show(5, { away });
   follow(id);
+}
+
+// A run that was deleted: there is nothing to watch of it.
+function leave(id) {
+  if (id !== run) return;
+  run = null;
+  if (stage === 5) show(1, { away: true }); else paintStepper();
 }
 
 // --- the panel's words -----------------------------------------------------------------------------------------------
@@ -149,7 +160,13 @@ function openRun(id) {
 const latest = {}; // what each slot shows: Gradio makes a tab's parts only when the tab is first opened
 let pressed = null;
 const late = new Set(); // slots whose news wait until the pointer is up
-addEventListener("pointerdown", (event) => { pressed = event.target; }, true);
+const MARKS = ["data-log-step", "data-do", "data-go", "data-copy", "data-history-group", "data-history-page", "data-history-pick", "data-history-pin", "data-history-open"];
+// What finds a part again that is made anew.
+function markOf(one) {
+  const told = MARKS.map((key) => one.getAttribute(key) && `[${key}="${CSS.escape(one.getAttribute(key))}"]${one.dataset.run ? `[data-run="${CSS.escape(one.dataset.run)}"]` : ""}`).find(Boolean);
+  return told || (one.type === "radio" ? `[name="${one.name}"][value="${CSS.escape(one.value)}"]` : null);
+}
+addEventListener("pointerdown", (event) => { pressed = event.button ? null : event.target; }, true); // a menu takes the other buttons' end
 for (const name of ["pointerup", "pointercancel"]) {
   addEventListener(name, () => setTimeout(() => { pressed = null; const names = [...late]; late.clear(); slipway.fill(Object.fromEntries(names.map((one) => [one, latest[one]]))); }, 0), true);
 }
@@ -160,7 +177,7 @@ slipway.fill = (slots) => {
       if (pressed && slot.contains(pressed)) { late.add(name); continue; } // what a finger is on stays until it is lifted
       if (slot.dataset.was === made && slot.childElementCount) continue;
       const focused = slot.contains(document.activeElement) ? document.activeElement : null;
-      const mark = focused && ["data-log-step", "data-do", "data-go", "data-copy", "data-history-group", "data-history-page", "data-history-pick", "data-history-pin", "data-history-open"].map((key) => focused.getAttribute(key) && `[${key}="${CSS.escape(focused.getAttribute(key))}"]${focused.dataset.run ? `[data-run="${CSS.escape(focused.dataset.run)}"]` : ""}`).find(Boolean) || (focused?.type === "radio" ? `[name="${focused.name}"][value="${CSS.escape(focused.value)}"]` : null);
+      const mark = focused && markOf(focused);
       const chosen = slot.tagName === "SELECT" ? slot.value : null;
       slot.innerHTML = made; // made by the panel, escaped there
       slot.dataset.was = made;
@@ -169,6 +186,7 @@ slipway.fill = (slots) => {
     }
   }
   dress();
+  paintPicks();
 };
 
 let mounting = 0;
@@ -213,20 +231,28 @@ function nextFrame(act) {
   setTimeout(once, 250);
 }
 
+// The slots of an answer that no later request has filled and no hand has closed. A new key is told in its one answer.
+function newest({ do: what, serial, slots }) {
+  const told = Object.entries(slots || {}).filter(([name]) => what === "key-make" || !(shownOf[name] > serial));
+  for (const [name] of told) shownOf[name] = serial;
+  return Object.fromEntries(told);
+}
+
 slipway.onReply((told) => {
-  const button = busy.get(told.serial);
-  if (button) { button.classList.remove("is-busy"); button.removeAttribute("aria-busy"); busy.delete(told.serial); }
+  const { button, view } = busy.get(told.serial) || {};
+  busy.delete(told.serial);
+  if (button) { button.classList.remove("is-busy"); button.removeAttribute("aria-busy"); }
   nextFrame(() => {
     if (told.do === "boot" && !told.go) { lost("boot", told.trouble); setTimeout(boot, 3000); return; }
     if (told.draft) { kept = { draft: told.draft, stage: 2 }; slipway.keep(KEY, JSON.stringify(kept)); reached = 2; refreshForm(told.draft); }
-    slipway.fill(told.slots);
+    slipway.fill(newest(told));
     if (told.do === "model") settle();
     if (told.do === "boot") begin(told);
-    if (told.go && told.do !== "boot") { if (told.tab) openTab(told.tab); go(told.go); }
+    if (told.go && told.do !== "boot") go(told.go, null, view !== html.dataset.view);
+    if (told.gone) leave(told.gone);
     if (told.toast) toast(told.toast);
-    paintPicks();
     if (told.focus) $(told.focus)?.focus({ preventScroll: true });
-    if (told.closed) { closing?.focus?.(); closing = null; }
+    if (told.closed && !$(".drawer")) focusBack();
     if (told.do === "open") { $(".drawer h2")?.focus({ preventScroll: true }); }
     if (told.do === "compare") { scrollTo({ top: 0 }); $(".compare h1")?.focus({ preventScroll: true }); }
     if (told.do === "delete") closing = null;
@@ -304,6 +330,7 @@ function lost(where, trouble) {
   document.body.append(note);
 }
 const gone = () => ({ title: slipway.word("gone") });
+on("gone", (id) => { leave(id); toast(slipway.word("deleted")); });
 let lostTimer = 0;
 on("state", (told) => {
   if (told !== "lost") { clearTimeout(lostTimer); lostTimer = 0; lost("stream", null); return; }
@@ -318,8 +345,11 @@ let inputOf = null; // the form in which was typed what is not sent yet
 
 function ask(what, data, button) {
   if (button?.classList.contains("is-busy")) return;
-  const serial = slipway.ask(what, data);
-  if (button) { button.classList.add("is-busy"); button.setAttribute("aria-busy", "true"); busy.set(serial, button); }
+  const here = () => [stage, run, changes].join(); // whoever has gone on since, or changed the form, is not taken back
+  const from = here();
+  const serial = slipway.ask(what, data, () => here() === from);
+  busy.set(serial, { button, view: html.dataset.view });
+  if (button) { button.classList.add("is-busy"); button.setAttribute("aria-busy", "true"); }
   return serial;
 }
 
@@ -341,6 +371,7 @@ document.addEventListener("input", (event) => {
   if (!form) return;
   if (reached > 2 && form.dataset.form === "model") { reached = 2; paintStepper(); }
   if (reached > 3 && form.dataset.form === "engine") { reached = 3; paintStepper(); }
+  changes += 1;
   save();
   clearTimeout(inputTimer);
   const wait = one.type === "radio" || one.type === "checkbox" ? 0 : 350;
@@ -386,6 +417,7 @@ function change(button) {
   kept.draft = { ...draft(), ...JSON.parse(button.dataset.change) };
   refreshForm(kept.draft);
   reached = Math.min(reached, stage);
+  changes += 1;
   save();
   paintStepper();
   if (stage === 4) ask("model", { draft: draft() }, button);
@@ -409,10 +441,16 @@ document.addEventListener("keydown", (event) => {
 });
 
 function closeDrawer() {
+  for (const name of ["drawer", "side"]) shownOf[name] = slipway.newest() + 1; // nor does an answer open it that is on its way
   const drawer = $(".drawer");
   if (!drawer) return;
   drawer.remove();
-  closing?.focus?.();
+  focusBack();
+}
+
+function focusBack() { // what opened the drawer may have been made anew since
+  const mark = closing && markOf(closing);
+  (closing?.isConnected ? closing : mark && $(mark))?.focus?.();
   closing = null;
 }
 

@@ -22,6 +22,16 @@ export function watch(change) {
 // A browser keeps six connections to one address for all its tabs: one that nobody sees must not hold any.
 document.addEventListener("visibilitychange", () => { if (begun) open(); });
 
+// What an EventSource does not tell: a login that has ended, or a run that was deleted in another window.
+async function why(refused) {
+  const looking = new AbortController();
+  const { status } = await fetch(refused.url, { signal: looking.signal }).catch(() => ({}));
+  looking.abort();
+  if (status === 401) location.reload();
+  if (status !== 404 || refused !== source) return;
+  if (wanted.step) watch({ step: null, start: 0 }); else if (wanted.run) tell("gone", wanted.run);
+}
+
 function open() {
   clearTimeout(again);
   source?.close();
@@ -38,7 +48,7 @@ function open() {
   source.onerror = () => {
     tell("state", "lost");
     // The browser comes back by itself, except where the answer was an error.
-    if (mine.readyState === EventSource.CLOSED && mine === source) again = setTimeout(open, 2000);
+    if (mine.readyState === EventSource.CLOSED && mine === source) { again = setTimeout(open, 2000); why(mine); }
   };
   for (const name of ["panel", "run", "monitor", "skip"]) {
     source.addEventListener(name, (event) => { if (mine === source) tell(name, JSON.parse(event.data)); });

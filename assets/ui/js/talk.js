@@ -26,6 +26,7 @@ export class Talk {
   }
 
   clear() {
+    this.running?.abort();
     this.conversation = null;
     this.thread = [];
     this.running = null;
@@ -184,7 +185,8 @@ export class Talk {
     this.ask({ again: question.id }, this.thread.slice(0, index));
   }
 
-  stop() { this.running?.abort(); }
+  // A question is kept before it is answered: one that is on its way is stopped when that is known.
+  stop() { if (this.live?.turn.id) this.running?.abort(); else this.ending = this.running; }
 
   // Asks behind `base`, and returns what the panel said when the question was kept; the answer then comes by itself.
   ask(asked, base = this.thread) {
@@ -225,7 +227,7 @@ export class Talk {
         rest = lines.pop();
         for (const line of lines) {
           const told = JSON.parse(line);
-          if (told.kept) { this.keep(told.kept, turn); kept(told.kept); }
+          if (told.kept) { this.keep(told.kept, turn); kept(told.kept); if (this.ending === mine) mine.abort(); }
           if (told.text) this.grow(told, turn, box, caret, begun);
           if (told.done) { Object.assign(turn, { figures: told.done, trouble: told.trouble, unkept: told.unkept }); whole = true; }
         }

@@ -354,6 +354,16 @@ def test_an_answer_that_comes_late_takes_nothing_from_what_was_done_since(visito
     expect(page.locator("[data-server]").first).to_be_visible()
     page.click("#tab-wizard-button")
     expect(page.locator("#sw-review h1")).to_be_visible()
+
+    for number in range(20):
+        control.begun(f"more-{number}")
+    page.click("#tab-history-button")
+    shown = page.locator("#sw-history .pager [role=status]")
+    expect(shown).to_have_text("1–20 of 21")
+    page.locator('[data-history-page]:not([data-history-page="back"])').evaluate("(on) => { on.click(); on.click(); }")
+    expect(shown).to_have_text("21–21 of 21")
+    page.click('[data-history-page="back"]')
+    expect(shown).to_have_text("1–20 of 21")
     assert not [said for said in visitor.faults if "404" not in said]  # of the run that is not there any more
 
 

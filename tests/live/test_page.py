@@ -100,6 +100,19 @@ def test_from_the_first_page_to_an_answer(browser, panel: str, live_control: Con
     page.click("dialog >> text=Stop server")
     expect(page.locator("#sw-launch h1")).to_contain_text("is stopped", timeout=30_000)
     assert live_control.run(run_id).state is State.STOPPED
+
+    page.get_by_role("tab", name="History").click()
+    page.click(f'[data-history-open="{run_id}"]')
+    page.click(".drawer >> text=Change and launch")
+    expect(page.locator("#sw-model h1")).to_be_visible()
+    expect(page.locator('#sw-model [name="name"]')).to_have_value("from-page")
+    page.get_by_role("tab", name="History").click()
+    page.click(f'[data-history-open="{run_id}"]')
+    page.click(".drawer >> text=Launch again")
+    page.wait_for_url(lambda url: "run=from-page-" in url and run_id not in url)
+    again = re.search(r"run=([\w-]+)", page.url).group(1)
+    expect(page.locator("#sw-launch h1")).to_contain_text("is running", timeout=60_000)
+    gone(live_control, live_control.run(again))
     assert not visitor.faults
     assert not visitor.abroad
     gone(live_control, live_control.run(run_id))

@@ -60,23 +60,23 @@
   async function carry(told, still) {
     const begun = performance.now();
     for (let tries = 0; ; tries += 1) {
+      let said;
       try {
         const answer = await fetch("/slipway/ask", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(told), signal: AbortSignal.timeout(TRY_MS) });
         if (answer.status === 401) { location.reload(); return; } // the login has ended
-        const said = await answer.json();
-        await made;
-        silent(told.serial, false);
-        hear(told, answer.ok ? said : { reply: { do: told.do, serial: told.serial, trouble: said } }, still);
-        return;
+        said = await answer.json();
+        if (!answer.ok) said = { reply: { do: told.do, serial: told.serial, trouble: said } };
       } catch {
         if (tries) silent(told.serial, true);
-        if (performance.now() - begun > PATIENCE_MS) {
-          silent(told.serial, false);
-          tell({ do: told.do, serial: told.serial, trouble: { title: slipway.word("unheard"), hint: slipway.word("unheardHint") } });
-          return;
-        }
-        await pause(WAITS_MS[Math.min(tries, WAITS_MS.length - 1)]);
+        if (performance.now() - begun > PATIENCE_MS) said = { reply: { do: told.do, serial: told.serial, trouble: { title: slipway.word("unheard"), hint: slipway.word("unheardHint") } } };
       }
+      if (said) {
+        await made;
+        silent(told.serial, false);
+        hear(told, said, still);
+        return;
+      }
+      await pause(WAITS_MS[Math.min(tries, WAITS_MS.length - 1)]);
     }
   }
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ENGINE = Path(__file__).resolve().parents[2] / "assets" / "engines" / "transformers"
+SAID = "slipway-engine "  # begins what an engine says of itself at load
 INPUTS = {
     "text_input": ("TYPE_STRING", 1),
     "messages": ("TYPE_STRING", 1),
@@ -65,6 +66,13 @@ def write_repository(folder: Path, models: dict[str, dict[str, str]]) -> None:
         (folder / name / "config.pbtxt").write_text(config_pbtxt(name, parameters))
 
 
+def facts_in(log: str) -> list[dict[str, object]]:
+    """What the engines said in a server's log, wherever on a line: Triton writes the end of its own lines apart from
+    their text, and what a model's process says may come between (2.51, seen with strace)."""
+    _, *said = log.split(SAID + "{")
+    return [json.JSONDecoder().raw_decode("{" + one)[0] for one in said]
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on at this moment."""
     with contextlib.ExitStack() as held:
@@ -95,10 +103,7 @@ class Server:
 
     def facts(self) -> list[dict[str, object]]:
         """What each engine said about itself at load."""
-        lines = self.log.read_text(errors="replace").splitlines()
-        return [
-            json.loads(line.split("slipway-engine ", 1)[1]) for line in lines if line.startswith("slipway-engine {")
-        ]
+        return facts_in(self.log.read_text(errors="replace"))
 
     def metrics(self) -> str:
         """The metrics page."""

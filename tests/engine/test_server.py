@@ -281,6 +281,13 @@ def test_a_cancel_frees_the_place_at_once(server: engine_server.Server, record_p
     assert statistics.median(latencies) < 0.5
 
 
+def test_what_an_engine_says_is_found_within_a_line_of_tritons() -> None:
+    one, other = ({"batching": way, "why": "{}"} for way in ("window", "single"))
+    said = [engine_server.SAID + json.dumps(facts) for facts in (one, other)]
+    log = f'I1122 model.cc:1] "a"{said[0]}\n\n{said[1]}\nI1122 model.cc:1] "b"\n'
+    assert engine_server.facts_in(log) == [one, other]
+
+
 def test_odd_families_are_served_one_at_a_time_and_say_so(server: engine_server.Server) -> None:
     ways = {str(fact["batching"]): str(fact["why"]) for fact in server.facts()}
     assert set(ways) == {"window", "single"} and "self-test" in ways["single"]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from backends.errors import BadInput
 from backends.text import LANGUAGES, Language, Text
 
 _HELP = Text(en="show this help and leave", zh="显示本帮助并退出")
-_ERROR = Text(en="error: ", zh="错误：")
 _USAGE = "用法："
 _HEADINGS = {"positional arguments": "位置参数", "options": "选项"}
+_ABOUT = re.compile(r"argument ([^:]+): (.*)", re.DOTALL)
 _SAID = tuple(  # what argparse says, as patterns over the releases of Python, and the same in Chinese
     (re.compile(pattern, re.DOTALL), chinese)
     for pattern, chinese in (
@@ -33,8 +33,17 @@ _SAID = tuple(  # what argparse says, as patterns over the releases of Python, a
 )
 
 
+class Misused(Exception):
+    """A command line that cannot be read: the usage of the command, and what is wrong."""
+
+    def __init__(self, usage: str, error: BadInput) -> None:
+        super().__init__(usage, error)
+        self.usage = usage
+        self.error = error
+
+
 class Parser(argparse.ArgumentParser):
-    """A command line whose own words are in one of the two languages. Errors end the program with status 2."""
+    """A command line whose own words are in one of the two languages. Raises Misused where it cannot be read."""
 
     def __init__(self, *, language: Language, **more: Any) -> None:
         self.language = language
@@ -47,9 +56,11 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(*names, help=words.of(self.language), **more)
 
     def error(self, message: str) -> NoReturn:
-        """The usage and what is wrong, to standard error."""
-        self.print_usage(sys.stderr)
-        self.exit(2, f"{self.prog}: {_ERROR.of(self.language)}{said(message, self.language)}\n")
+        """Raises Misused; the field is the argument that argparse names, if it names one."""
+        about = _ABOUT.fullmatch(message)
+        words = Text(en=said(message, "en"), zh=said(message, "zh"))
+        hint = Text(en=f"{self.prog} --help says what it takes.", zh=f"用法见 {self.prog} --help。")
+        raise Misused(self.format_usage(), BadInput(about[1] if about else "arguments", words, hint))
 
 
 class _Chinese(argparse.HelpFormatter):
@@ -66,7 +77,7 @@ def said(message: str, language: Language) -> str:
     """What argparse says of a wrong command line; what is not known here stays as it is."""
     if language == "en":
         return message
-    about = re.fullmatch(r"argument ([^:]+): (.*)", message, re.DOTALL)
+    about = _ABOUT.fullmatch(message)
     if about is not None:
         return f"参数 {about[1]}：{said(about[2], language)}"
     found = ((pattern.fullmatch(message), chinese) for pattern, chinese in _SAID)

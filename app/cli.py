@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app import cli_kept, cli_keys, cli_shelf, cli_talks, terminal
-from app.arguments import language_of
+from app.arguments import Misused, language_of
 from app.asking import in_step
 from app.cli_parser import parser
 from app.control import DEMO, Control
@@ -35,7 +35,11 @@ Do = Callable[[argparse.Namespace, Control, Language], int]
 def main(argv: Sequence[str], make_control: MakeControl) -> int:
     """Reads the command line and does what it says. Errors go to standard error, in words, whatever they are."""
     language = language_of(argv, os.environ)
-    arguments = parser(language).parse_args(argv)
+    try:
+        arguments = parser(language).parse_args(argv)
+    except Misused as misused:
+        print(misused.usage, end="", file=sys.stderr)
+        return _failed(misused.error, language, as_json="--json" in argv)
     own = ("home", "host", "port", "names") if arguments.command == "panel" else ("home",)
     try:
         control = make_control({name: getattr(arguments, name) for name in own})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import unicodedata
 from typing import get_args
@@ -10,8 +11,8 @@ from typing import get_args
 import pytest
 
 from app import terminal
-from app.arguments import Parser, language_of
-from app.cli import COMMANDS
+from app.arguments import Misused, Parser, language_of
+from app.cli import COMMANDS, main
 from app.cli_parser import parser
 from backends import memory, verdicts
 from backends.events import Kind
@@ -78,14 +79,32 @@ def test_each_help_is_whole_in_either_language(name: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("words", "named"), WRONG)
-def test_what_is_wrong_with_a_command_line_is_said_in_either_language(words, named: str, capsys) -> None:
-    for language in ("en", "zh"):
-        with pytest.raises(SystemExit) as ended:
+def test_what_is_wrong_with_a_command_line_is_said_in_either_language(words, named: str) -> None:
+    for language in LANGUAGES:
+        with pytest.raises(Misused) as misused:
             parser(language).parse_args(words)
-        assert ended.value.code == 2
-        last = capsys.readouterr().err.strip().splitlines()[-1]
-        assert named in last
-        assert bool(CHINESE.search(re.sub("错误：|参数", "", last))) is (language == "zh"), last
+        told = misused.value.error.of(language)
+        assert named in told
+        assert bool(CHINESE.search(re.sub("参数", "", told))) is (language == "zh"), told
+        assert misused.value.usage.startswith("用法：slipway" if language == "zh" else "usage: slipway")
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        (("chat", "run", "--message", "x", "--seed", "y", "--json"), "--seed"),
+        (("list", "--json", "--nope"), "arguments"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_answered_in_json_where_json_is_asked_for(words, field, capsys) -> None:
+    assert main(words, lambda flags: pytest.fail("it was carried out")) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["error"] == "BadInput"
+    assert json.loads(said.out)["field"] == field
+    assert "usage: slipway" in said.err
+    assert json.loads(said.out)["message"] in said.err
+    assert main([word for word in words if word != "--json"], lambda flags: pytest.fail("it was carried out")) == 2
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ RUN_S = 0.2
 LOG_S = 0.1
 QUIET_S = 0.4  # between looks at a log in which nothing happens
 PANEL_S = 1.0
-BEAT_S = 10.0
+BEAT_S = 10.0  # assets/ui/js/stream.js gives up a stream that is silent for four of them
 PAGE_BYTES = 262_144
 TAIL_BYTES = 16 * 1024 * 1024  # of a longer log only the end is sent; the file is there to download
 PAGES_AT_ONCE = 8
@@ -249,7 +249,7 @@ class Live:
                     await asyncio.wait_for(wake.wait(), BEAT_S)
                 if time.monotonic() - beat > BEAT_S:
                     beat = time.monotonic()
-                    yield b": here\n\n"
+                    yield frame("here", {})
 
     def _sample(self, watched: watch.Watched, language: Language, whole: bool) -> bytes:
         """The Monitor's message, made once for all pages that are up to date."""

@@ -185,3 +185,22 @@ def test_a_page_of_older_files_than_the_panel_s_loads_itself_again(visitor: Visi
         page.click('[role="tab"]:has-text("Monitor")')  # opens the stream anew
     visitor.ready()
     expect(page.locator('[name="limits.concurrent"]')).to_have_value("3")
+
+
+def test_a_stream_that_falls_silent_is_opened_again(browser, panel: str) -> None:
+    visitor = Visitor(browser, panel)
+    visitor.page.clock.install()
+    visitor.page.add_init_script("""
+        window.EventSource = class extends EventSource {
+            addEventListener(name, hear) { super.addEventListener(name, (event) => { if (!window.deaf) hear(event); }); }
+        };
+    """)
+    page = visitor.opens()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/slipway/stream" in request.url else None)
+    page.evaluate("deaf = true")
+    page.clock.fast_forward(30_000)
+    assert not asked, "a pause between two beats is no silence"
+    page.clock.fast_forward(11_000)
+    page.evaluate("deaf = false")
+    until(lambda: page.evaluate("1") and asked, what="a new stream")

@@ -54,6 +54,15 @@ def running(control: StillControl) -> tuple[Run, str]:
     return run, step
 
 
+async def test_a_stream_with_nothing_to_tell_says_that_it_lives(
+    control: StillControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.live.BEAT_S", 0.05)
+    async with asyncio.timeout(20), aclosing(messages(Live(control).stream(Wanted("en")))) as told:
+        names = [(await anext(told))[0] for _ in range(4)]
+    assert names == ["panel", "here", "here", "here"]
+
+
 async def test_lines_come_as_they_are_written(control: StillControl) -> None:
     run, step = running(control)
     live = Live(control)

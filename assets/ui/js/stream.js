@@ -1,10 +1,12 @@
 // The one live stream of the page. Every part says what it watches; a change opens the stream anew at the same place.
+const SILENT_MS = 40_000; // the panel says something every 10 to 20 seconds (BEAT_S in app/live.py)
 const listeners = {};
 const wanted = { run: null, step: null, start: 0, monitor: false };
 let source = null;
 let cursor = null; // byte of the log behind the last line that was shown
 let again = 0;
 let begun = false;
+let silence = 0;
 
 export function on(name, listener) { (listeners[name] ||= []).push(listener); }
 
@@ -32,8 +34,15 @@ async function why(refused) {
   if (wanted.step) watch({ step: null, start: 0 }); else if (wanted.run) tell("gone", wanted.run);
 }
 
+// A connection can die without a word, as when a machine sleeps or a tunnel stalls: the browser would wait for ever.
+function heard() {
+  clearTimeout(silence);
+  silence = setTimeout(() => { tell("state", "lost"); open(); }, SILENT_MS);
+}
+
 function open() {
   clearTimeout(again);
+  clearTimeout(silence);
   source?.close();
   if (document.hidden) return;
   const asked = new URLSearchParams({ lang: slipway.language });
@@ -44,17 +53,24 @@ function open() {
   if (cursor !== null) asked.set("from", cursor);
   source = new EventSource(`/slipway/stream?${asked}`);
   const mine = source;
-  source.onopen = () => tell("state", "open");
+  heard();
+  source.onopen = () => { if (mine === source) { heard(); tell("state", "open"); } };
   source.onerror = () => {
+    if (mine !== source) return;
     tell("state", "lost");
     // The browser comes back by itself, except where the answer was an error.
-    if (mine.readyState === EventSource.CLOSED && mine === source) { again = setTimeout(open, 2000); why(mine); }
+    if (mine.readyState === EventSource.CLOSED) { again = setTimeout(open, 2000); why(mine); }
   };
-  for (const name of ["panel", "run", "monitor", "skip"]) {
-    source.addEventListener(name, (event) => { if (mine === source) tell(name, JSON.parse(event.data)); });
+  for (const name of ["here", "panel", "run", "monitor", "skip"]) {
+    source.addEventListener(name, (event) => {
+      if (mine !== source) return;
+      heard();
+      tell(name, JSON.parse(event.data));
+    });
   }
   source.addEventListener("log", (event) => {
     if (mine !== source) return;
+    heard();
     const page = JSON.parse(event.data);
     if (cursor !== null && page.from < cursor) return; // told before
     if (cursor !== null && page.from > cursor && page.from !== 0) return open(); // something is missing: ask again

@@ -191,8 +191,9 @@ def test_a_stream_that_falls_silent_is_opened_again(browser, panel: str) -> None
     visitor = Visitor(browser, panel)
     visitor.page.clock.install()
     visitor.page.add_init_script("""
+        window.deaf = false;
         window.EventSource = class extends EventSource {
-            addEventListener(name, hear) { super.addEventListener(name, (event) => { if (!window.deaf) hear(event); }); }
+            addEventListener(name, hear) { super.addEventListener(name, (event) => { if (!deaf) hear(event); }); }
         };
     """)
     page = visitor.opens()

@@ -200,8 +200,8 @@ def test_a_stream_that_falls_silent_is_opened_again(browser, panel: str) -> None
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "/slipway/stream" in request.url else None)
     page.evaluate("deaf = true")
-    page.clock.fast_forward(30_000)
+    page.clock.fast_forward(15_000)
     assert not asked, "a pause between two beats is no silence"
-    page.clock.fast_forward(11_000)
+    page.clock.fast_forward(26_000)
     page.evaluate("deaf = false")
     until(lambda: page.evaluate("1") and asked, what="a new stream")

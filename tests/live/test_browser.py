@@ -318,6 +318,23 @@ def test_a_link_to_a_run_shows_it_and_its_log(visitor: Visitor, control: StillCo
     assert not visitor.faults
 
 
+def test_who_reads_further_up_stays_in_a_step_when_the_next_begins(visitor: Visitor, control: StillControl) -> None:
+    run, step = running(control)
+    after = run.plan.steps[1].id
+    control.starts(run, step, "".join(f"line {number}\n" for number in range(300)))
+    page = visitor.opens(f"/?run={run.id}")
+    words = page.locator("[data-log-rows] > div > span:last-child")
+    expect(words.last).to_have_text("line 299")
+    page.locator("[data-log-view]").evaluate("(view) => { view.scrollTop = 0; }")
+    expect(page.locator("[data-log-follow]")).not_to_be_checked()
+    control.told(run, Event(step=step, kind=Kind.DONE))
+    control.starts(run, after, "after\n")
+    expect(page.locator(f'#sw-launch li.now [data-log-step="{after}"]')).to_be_visible()
+    expect(words.first).to_have_text("line 0")
+    page.click("label:has([data-log-follow])")
+    expect(words).to_have_text(["after"])
+
+
 def test_nothing_that_a_log_a_name_or_a_model_says_is_carried_out(visitor: Visitor, control: StillControl) -> None:
     run, step = running(control, "logs")
     control.wrote(run, step, f"{EVIL}\n\x1b[31m{EVIL}\x1b[0m\n")

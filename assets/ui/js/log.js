@@ -18,6 +18,7 @@ let found = [];
 let at = -1;
 let due = false;
 const counts = { W: 0, E: 0 };
+let best = null; // the step of the run in which most happens
 let starts = {}; // how often each step was started, of those that were more than once
 let timed = false; // no line carries a time: its column takes no room
 
@@ -112,6 +113,12 @@ export function openLog(run, step, pinned = false) {
   if (state.run === run && state.step === step) return;
   if (state.run !== run) starts = {};
   show(run, step, pinned, starts[step] || 0, true);
+}
+
+// The step in which most happens is shown, except to a person who chose another or reads further up.
+export function openBest(run, step) {
+  best = step;
+  if (state.run !== run || !state.step || (follow && !state.pinned)) openLog(run, step);
 }
 
 // `start`: the one start of the step whose lines are shown, 1 is the first; 0: all. `newest`: a new one is moved on to.
@@ -322,7 +329,10 @@ document.addEventListener("keydown", (event) => {
   if (event.target.matches?.("[data-log-search]") && event.key === "Enter") { event.preventDefault(); jump(event.shiftKey ? -1 : 1); }
 });
 document.addEventListener("change", (event) => {
-  if (event.target.matches?.("[data-log-follow]")) setFollow(event.target.checked);
+  if (event.target.matches?.("[data-log-follow]")) {
+    setFollow(event.target.checked);
+    if (follow && !state.pinned) openLog(state.run, best);
+  }
   if (event.target.matches?.("[data-log-start]")) show(state.run, state.step, true, Number(event.target.value), Number(event.target.value) === starts[state.step]);
 });
 document.addEventListener("scroll", (event) => {

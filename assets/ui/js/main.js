@@ -1,6 +1,6 @@
 // The page's own logic: stages, fields, replies of the panel, dialogs. Decisions are the panel's; here is only showing.
 import { on, watch } from "./stream.js";
-import { openLog, logIs, startLog } from "./log.js";
+import { logIs, openBest, openLog, startLog } from "./log.js";
 import { choose, startChat } from "./chat.js";
 import { drawMonitor } from "./monitor.js";
 import "./side.js";
@@ -309,8 +309,7 @@ on("run", (told) => {
   html.dataset.state = told.state;
   slipway.fill(told.slots);
   const name = $("[data-log-name]");
-  const log = logIs();
-  if (!log.pinned || !log.step) openLog(told.run, told.best);
+  openBest(told.run, told.best);
   if (name) name.textContent = told.titles[logIs().step] || "";
   for (const item of $$("[data-log-step]")) item.closest("li").classList.toggle("shown", item.dataset.logStep === logIs().step);
   if (before !== failed) paintStepper();

@@ -15,6 +15,8 @@ from slipway_engine.sender import PARTING_S, Sender
 
 from tests.conftest import until
 
+PATIENCE_S = 30.0  # how long a busy machine may take, not what is claimed
+
 
 class Letters:
     """A tokenizer whose ids are letters."""
@@ -33,6 +35,7 @@ class Listener:
         self.ended, self.left = threading.Event(), False
         self.seen_gone: float | None = None
         self.ended_at = 0.0
+        self.was_over = False  # its chat, when its final answer came
         self._broken = broken
 
     def delta(self, text: str) -> None:
@@ -45,7 +48,7 @@ class Listener:
     def final(self, text: str, finish: str, job: Job) -> None:
         assert not self.ended.is_set()
         self.text, self.finish = self.text + text, finish
-        self.ended_at = time.monotonic()
+        self.ended_at, self.was_over = time.monotonic(), job.dropped
         self.ended.set()
 
     def error(self, error: RequestError) -> None:
@@ -86,7 +89,7 @@ def test_an_answer_goes_out_in_pieces_and_ends_once(sender: Sender) -> None:
     sender.add(job)
     say(sender, job, "Hello")
     say(sender, job, " there", "stop")
-    assert listener.ended.wait(5)
+    assert listener.ended.wait(PATIENCE_S)
     assert (listener.text, listener.finish) == ("Hello there", "stop")
 
 
@@ -97,7 +100,7 @@ def test_an_answer_that_is_asked_for_whole_comes_in_one_response(sender: Sender)
     for letter in "whole":
         say(sender, job, letter)
     say(sender, job, "", "length")
-    assert listener.ended.wait(5)
+    assert listener.ended.wait(PATIENCE_S)
     assert (listener.text, listener.finish, listener.sends) == ("whole", "length", 0)
 
 
@@ -106,8 +109,9 @@ def test_a_stop_string_ends_the_answer_and_lets_the_decoder_know(sender: Sender)
     job = make(listener, stop=("END",))
     sender.add(job)
     say(sender, job, "so it isENDand more")
-    assert listener.ended.wait(5)
-    assert (listener.text, listener.finish, job.dropped) == ("so it is", "stop", True)
+    assert listener.ended.wait(PATIENCE_S)
+    assert (listener.text, listener.finish) == ("so it is", "stop")
+    until(lambda: job.dropped)
 
 
 def test_a_client_that_is_gone_ends_its_chat_at_once_and_gets_its_final_answer_later(sender: Sender) -> None:
@@ -118,10 +122,9 @@ def test_a_client_that_is_gone_ends_its_chat_at_once_and_gets_its_final_answer_l
     until(lambda: listener.text == "heard")
     listener.left = True
     until(lambda: job.dropped and sender.live == 0)
-    assert not listener.ended.is_set()
     say(sender, job, "unheard")
-    assert listener.ended.wait(5)
-    assert (listener.text, listener.finish) == ("heard", "cancelled")
+    assert listener.ended.wait(PATIENCE_S)
+    assert (listener.text, listener.finish, listener.was_over) == ("heard", "cancelled", True)
     assert listener.seen_gone is not None and listener.ended_at - listener.seen_gone >= PARTING_S
 
 
@@ -133,7 +136,7 @@ def test_an_answer_whose_client_left_before_its_end_is_held_back_too(sender: Sen
     job.end = end  # type: ignore[assignment]
     sender.add(job)
     sender.wake(True)
-    assert listener.ended.wait(5)
+    assert listener.ended.wait(PATIENCE_S)
     assert (listener.text, listener.finish, listener.problem) == ("", "cancelled", None)
     assert listener.seen_gone is not None and listener.ended_at - listener.seen_gone >= PARTING_S
 
@@ -152,7 +155,7 @@ def test_a_sender_that_closes_sends_what_it_held_back() -> None:
 def test_a_chat_that_waited_too_long_is_told_so(sender: Sender) -> None:
     listener = Listener()
     sender.add(make(listener, deadline=0.0))
-    assert listener.ended.wait(5)
+    assert listener.ended.wait(PATIENCE_S)
     assert listener.problem is not None and listener.problem.code == "unavailable"
 
 
@@ -164,7 +167,6 @@ def test_a_reply_that_cannot_be_sent_does_not_stop_the_others(sender: Sender) ->
     sender.add(well)
     say(sender, broken, "lost")
     say(sender, well, "arrives", "stop")
-    assert listener.ended.wait(5)
+    assert listener.ended.wait(PATIENCE_S) and lost.ended.wait(PATIENCE_S)
     assert listener.text == "arrives" and broken.dropped
-    assert lost.ended.wait(5)
     assert lost.problem is not None and lost.problem.code == "internal"  # else the server would wait for it for ever

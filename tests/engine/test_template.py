@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import time
+import resource
+import signal
+import threading
 from collections.abc import Iterator
 
+import psutil
 import pytest
 from slipway_engine.errors import RequestError
 from slipway_engine.request import Message
-from slipway_engine.template import TIMEOUT_S, Template
+from slipway_engine.template import Template
+from slipway_engine.template_worker import CPU_S
 from transformers.utils.chat_template_utils import render_jinja_template
 
 TURNS = (Message("system", "Be brief."), Message("user", "你好 <b>"))
@@ -39,6 +43,16 @@ def refusal(template: Template) -> str:
     return caught.value.en
 
 
+def process(template: Template) -> psutil.Process:
+    assert template._process is not None
+    return psutil.Process(template._process.pid)
+
+
+def of_ended() -> float:
+    """Seconds of the processor's time that children took which have ended."""
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
+
 def test_a_conversation_is_rendered_as_transformers_does() -> None:
     wanted = render_jinja_template(
         [[{"role": turn.role, "content": turn.content} for turn in TURNS]],
@@ -62,9 +76,10 @@ def test_a_conversation_is_rendered_as_transformers_does() -> None:
 def test_a_bomb_is_stopped_and_the_next_rendering_works(bomb: str) -> None:
     template = make("{% if messages[0].content == 'calm' %}calm{% else %}" + bomb + "{% endif %}")
     assert template.render((Message("user", "calm"),)) == "calm"
-    began = time.monotonic()
+    used, ended = sum(process(template).cpu_times()[:2]), of_ended()
     assert "template" in refusal(template)
-    assert time.monotonic() - began < TIMEOUT_S + 1.5
+    assert of_ended() - ended < used + CPU_S + 0.5
+    assert sum(process(template).cpu_times()[:2]) < used + CPU_S + 0.5
     assert template.render((Message("user", "calm"),)) == "calm"
 
 
@@ -78,6 +93,16 @@ def test_a_bomb_is_stopped_and_the_next_rendering_works(bomb: str) -> None:
 )
 def test_a_template_does_not_reach_python(escape: str) -> None:
     assert "SecurityError" in refusal(make(escape))
+
+
+def test_a_template_that_gets_no_turn_for_a_while_is_rendered_all_the_same() -> None:
+    template = make("{{ messages[1].content }}")
+    template.render(TURNS)
+    worker = process(template)
+    worker.suspend()
+    threading.Timer(CPU_S + 0.2, worker.send_signal, (signal.SIGCONT,)).start()
+    assert template.render(TURNS) == TURNS[1].content
+    assert process(template).pid == worker.pid
 
 
 def test_a_template_that_refuses_a_conversation_says_why() -> None:

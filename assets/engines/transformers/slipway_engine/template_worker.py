@@ -15,7 +15,7 @@ from pathlib import Path
 from transformers.utils.chat_template_utils import render_jinja_template
 
 MEMORY = 256 << 20  # bytes that a rendering may add
-CPU_S = 3
+CPU_S = 2  # whole seconds of the processor's time that a rendering may take at most, and one less at least
 
 
 def _limit() -> None:
@@ -31,7 +31,7 @@ def _answer(line: str) -> dict[str, str]:
     asked = json.loads(line)
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(used.ru_utime + used.ru_stime) + CPU_S
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))  # the parent's clock comes first
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))  # ends this process
     try:
         texts = render_jinja_template(
             [asked["messages"]], chat_template=asked["template"], add_generation_prompt=True, **asked["variables"]

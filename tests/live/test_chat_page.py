@@ -192,6 +192,17 @@ def test_a_whole_chat_by_keyboard_alone_with_answers_read_out(browser, panel: st
     expect(page.locator('.bot-row [aria-label="Version 2 of 2"]')).to_be_visible()
     (row,) = control.conversations()
     assert len(control.conversation(row.id).messages) == 5
+    at_once = """() => {
+        document.querySelector('.bot-row [aria-label="Earlier version"]').click();
+        document.querySelector('.user-row [aria-label="Later version"]').click();  // before the first is answered
+    }"""
+    changes: list[str] = []
+    page.on("request", lambda asked: changes.append(asked.post_data) if asked.method == "PATCH" else None)
+    with page.expect_response(lambda told: told.request.method == "PATCH"):
+        page.evaluate(at_once)
+    expect(page.locator('.bot-row [aria-label="Version 1 of 2"]')).to_be_visible()
+    assert len(changes) == 1
+    assert control.conversation(row.id).thread()[0].content == "Name three parts of a ship."
     tab_to('.bot-row [aria-label="View code"]')
     keys.press("Enter")
     expect(page.locator("#code-curl pre")).to_contain_text("generate_stream")

@@ -130,8 +130,9 @@ export class Talk {
   }
 
   async branch(message) {
-    if (this.running) return;
+    if (this.running || this.branching) return; // one after the other, so that the last one answered is the last one kept
     const shown = this.conversation;
+    this.branching = true;
     try {
       const found = await fetched(`/slipway/conversations/${shown.id}`, { method: "PATCH", body: JSON.stringify({ branch: message }) });
       if (this.running || this.conversation !== shown) return; // another was opened, or asked, meanwhile
@@ -139,7 +140,9 @@ export class Talk {
       this.hooks.changed();
       const tools = [...this.log.querySelectorAll(".versions")].at(-1);
       tools?.querySelector("button:not(:disabled)")?.focus({ preventScroll: true });
-    } catch (trouble) { this.log.append(note(trouble.title, trouble.hint)); }
+    } catch (trouble) {
+      this.log.append(note(trouble.title, trouble.hint));
+    } finally { this.branching = false; }
   }
 
   edit(row, turn) {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from backends.errors import CannotDo
 from backends.text import Text
 
+PATIENCE_S = 30.0  # with another program that holds the database
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = []
 migration = MIGRATIONS.append
 
@@ -102,9 +104,9 @@ def migrate(path: Path) -> None:
 
     Raises CannotDo where a newer Slipway wrote it: an older one must not touch it.
     """
-    db = sqlite3.connect(path, timeout=30, isolation_level=None)
+    db = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None)
     try:
-        db.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(db)
         if _version(db) == len(MIGRATIONS):
             return
         db.execute("BEGIN IMMEDIATE")  # of two programs that start at once, one migrates and the other finds it done
@@ -127,6 +129,20 @@ def migrate(path: Path) -> None:
         db.execute("COMMIT")
     finally:
         db.close()
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Puts a new database into WAL mode. SQLite's own timeout does not hold for that: where another program does the
+    same at the same moment, it refuses at once."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _version(db: sqlite3.Connection) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -87,3 +89,17 @@ def test_a_migration_that_fails_changes_nothing(home: Path, monkeypatch: pytest.
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
         assert [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE name = 'half'")] == []
+
+
+def test_who_opens_a_new_database_while_another_program_makes_it_waits(home: Path, monkeypatch) -> None:
+    home.mkdir()
+    other = sqlite3.connect(home / "slipway.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    def pause(_seconds: float) -> None:
+        other.rollback()
+
+    monkeypatch.setattr(migrations, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pause))
+    Store(home).close()
+    assert not other.in_transaction, "it was waited for"
+    other.close()

@@ -330,10 +330,13 @@ class Worker:
 
     def _flush(self) -> None:
         """Gives the store what it has not heard; what it cannot take now is kept and told later."""
+        with contextlib.suppress(OperationalError):
+            self._append()
+
+    def _append(self) -> None:
         if self._unsaid:
-            with contextlib.suppress(OperationalError):
-                self._store.append(self._id, self._unsaid)
-                self._unsaid = []
+            self._store.append(self._id, self._unsaid)
+            self._unsaid = []
 
     def _move(
         self,
@@ -344,10 +347,11 @@ class Worker:
         answer: str | None = None,
         measured: dict[str, float] | None = None,
     ) -> None:
-        """Puts the run into a state, however long the store needs: the last word must not be lost."""
+        """Puts the run into a state, behind all that happened before, however long the store needs: the last words
+        must not be lost."""
         while True:
             try:
-                self._flush()
+                self._append()
                 # A run that a person has just asked to stop stays so until its worker has seen it.
                 come_from = (State.QUEUED, State.RUNNING, State.SERVING) if to.is_open() else None
                 self._store.move(

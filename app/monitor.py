@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -18,6 +19,8 @@ from backends.runs import Run
 from backends.spec import Endpoint, Frozen, Gpu
 from backends.transformers import metrics
 from backends.watched import Watched
+
+log = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
 KEPT_S = 900
@@ -165,7 +168,11 @@ class Sampler:
         following = time.monotonic()
         while not self._end.wait(max(0.0, following - time.monotonic())):
             following = max(following + PERIOD_S, time.monotonic())
-            self._now = self.sample()
+            try:
+                self._now = self.sample()
+            except Exception:  # a run that was deleted meanwhile, a locked store: the next sample may not meet it
+                if not self._end.is_set():
+                    log.exception("a sample failed")
 
     def sample(self) -> Monitor:
         """One sample of everything."""

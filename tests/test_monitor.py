@@ -6,13 +6,17 @@ import http.server
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
+from app import monitor
 from app.monitor import Sampler
-from backends.probes.server import Histogram, Look, read_metrics
+from backends.errors import NotFound
+from backends.probes.server import Histogram, Look, look, read_metrics
 from backends.runs import Run, State
 from backends.spec import Endpoint
+from backends.text import same
 from tests.conftest import until
 from tests.plans import plan
 
@@ -36,10 +40,10 @@ slipway_first_token_seconds_count{{model="chat"}} {all}
 
 
 def test_metrics_are_read_by_name_and_outcome() -> None:
-    look = Look(ready=True, **read_metrics(METRICS.format(tokens=10, few=1, all=4)))
-    assert look.values["slipway_tokens_total"] == 10
-    assert look.values["slipway_requests_total:failed"] == 1
-    assert look.histograms["slipway_first_token_seconds"].count == 4
+    seen = Look(ready=True, **read_metrics(METRICS.format(tokens=10, few=1, all=4)))
+    assert seen.values["slipway_tokens_total"] == 10
+    assert seen.values["slipway_requests_total:failed"] == 1
+    assert seen.histograms["slipway_first_token_seconds"].count == 4
 
 
 def test_a_quantile_lies_linear_within_its_bucket() -> None:
@@ -61,8 +65,10 @@ def test_a_server_that_was_restarted_counts_from_nothing() -> None:
 
 
 @pytest.fixture
-def served() -> Iterator[tuple[dict, Run]]:
-    """A server that speaks Triton's health and metrics endpoints, and the run that it belongs to."""
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[dict, Run]]:
+    """A server that speaks Triton's health and metrics endpoints, and the run that it belongs to. A look takes as long
+    as a busy machine needs."""
+    monkeypatch.setattr(monitor, "look", partial(look, timeout_s=30))
     told = {"metrics": METRICS.format(tokens=100, few=1, all=4), "asked": 0, "open": set()}
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -168,10 +174,26 @@ def test_visitors_cost_no_further_looks(served: tuple[dict, Run]) -> None:
     sampler.stop()
 
 
+def test_a_sample_that_fails_is_not_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def serving() -> list[Run]:
+        asked.append("who serves")
+        if len(asked) == 1:
+            raise NotFound(same("It was deleted just now."))
+        return []
+
+    monkeypatch.setattr(monitor, "PERIOD_S", 0.01)
+    sampler = Sampler(serving, lambda _run: None)
+    sampler.start()
+    until(lambda: sampler.now.seq)
+    sampler.stop()
+
+
 def test_no_connection_is_left_open_for_which_a_server_would_wait_when_it_is_stopped(served: tuple[dict, Run]) -> None:
     told, run = served
     sampler = Sampler(lambda: [run], lambda _run: None)
     (sample,) = sampler.sample().servers
     assert sample.ready and told["asked"] == 2
-    until(lambda: not told["open"], 5)
+    until(lambda: not told["open"])
     sampler.stop()

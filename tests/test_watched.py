@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.server
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import httpx
 import pytest
 
+from app import monitor
 from app.monitor import Sampler
 from backends.errors import BadInput, NotFound
 from backends.probes import server as probe
@@ -124,7 +126,8 @@ def server_at(endpoint: Endpoint) -> WatchedServer:
     return WatchedServer(name="next door", http_port=port, metrics_port=port)
 
 
-def test_a_watched_server_is_sampled_beside_our_own(triton, control: StillControl) -> None:  # noqa: F811
+def test_a_watched_server_is_sampled_beside_our_own(triton, control: StillControl, monkeypatch) -> None:  # noqa: F811
+    monkeypatch.setattr(monitor, "look", partial(look, timeout_s=30))
     added = control.add_watched(server_at(triton[1]))
     sampler = Sampler(list, lambda _run: pytest.fail("not ours"), control.watched)
     (other,) = sampler.sample().others
@@ -184,7 +187,7 @@ def test_a_value_that_is_no_number_is_left_out(triton) -> None:
         request.wfile.write(b'# TYPE s summary\ns{quantile="0.5"} NaN\nnv_inference_request_success 3\n')
 
     triton[0].do = nan
-    seen = look(httpx.Client(trust_env=False), triton[1])
+    seen = look(httpx.Client(trust_env=False), triton[1], timeout_s=30)
     assert (seen.ready, seen.values) == (True, {"nv_inference_request_success": 3.0})
 
 

@@ -222,7 +222,7 @@ class Counting:
 
     def __call__(self, told: Mapping[str, Any], language: Language) -> dict[str, Any]:
         self.times += 1
-        assert self.goes.wait(10)
+        assert self.goes.wait(60)
         return {"reply": {"time": self.times}}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import pytest
 
 from storage.store import Store
@@ -54,6 +55,14 @@ def until(look: Callable[[], T], timeout_s: float = 30.0, what: str = "") -> T:
             raise AssertionError(f"not within {timeout_s} s: {what or look}; last seen: {seen!r}")
         time.sleep(pause)  # the pause between two looks of a bounded wait, not a guess at a duration
         pause = min(pause * 1.5, 0.2)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; one whose parent has not asked for its end yet has too."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def missing(part: str) -> None:

@@ -21,8 +21,10 @@ from backends.probes import docker, graphics, hardware, host
 from backends.probes.later import Later
 from backends.reading import read_json
 from backends.spec import Hardware
+from tests.conftest import gone, until
 
 FIXTURES = Path(__file__).parent / "hardware"
+AMPLE_S = 60  # what answers has answered by then, on a busy machine too
 
 FAKE_NVML = """
 class NVMLError(Exception): pass
@@ -83,7 +85,7 @@ def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
 
 
 def test_a_healthy_nvml_gives_every_fact(nvml: Path) -> None:
-    found = graphics.read(5)
+    found = graphics.read(AMPLE_S)
     assert (found.driver_version, found.driver_cuda, found.unknown) == ("535.54.03", "12.2", {})
     first, second = found.gpus
     assert (first.name, first.sm, first.memory_total_mib, first.memory_free_mib) == (
@@ -103,7 +105,7 @@ def test_a_healthy_nvml_gives_every_fact(nvml: Path) -> None:
 
 
 def test_a_process_that_holds_gpu_memory_is_named(nvml: Path) -> None:
-    (process,) = graphics.read(5).gpus[0].processes
+    (process,) = graphics.read(AMPLE_S).gpus[0].processes
     assert (process.pid, process.memory_mib) == (os.getpid(), 2048)
     assert process.name == psutil.Process().name()
 
@@ -123,14 +125,14 @@ def test_a_process_that_holds_gpu_memory_is_named(nvml: Path) -> None:
 )
 def test_a_call_that_answers_na_costs_only_its_own_fact(nvml: Path, call: str, field: str) -> None:
     append(nvml, f"\ndef {call}: raise NVMLError_NotSupported()\n")
-    found = graphics.read(5)
+    found = graphics.read(AMPLE_S)
     assert "N/A" in found.unknown[field].en and "N/A" in found.unknown[field].zh
     assert [gpu.name for gpu in found.gpus] == ["NVIDIA GeForce RTX 3090"] * 2
 
 
 def test_a_function_that_an_old_binding_lacks_costs_only_its_own_fact(nvml: Path) -> None:
     append(nvml, "\ndel nvmlDeviceGetUtilizationRates\n")
-    found = graphics.read(5)
+    found = graphics.read(AMPLE_S)
     assert "nvmlDeviceGetUtilizationRates" in found.unknown["gpus.0.utilisation_percent"].en
     assert found.gpus[0].memory_free_mib == 20480
 
@@ -139,7 +141,7 @@ def test_a_gpu_that_fell_off_the_bus_is_listed_with_the_reason(nvml: Path) -> No
     append(
         nvml, "\ndef nvmlDeviceGetHandleByIndex(index):\n    if index: raise NVMLError_GpuIsLost()\n    return index\n"
     )
-    found = graphics.read(5)
+    found = graphics.read(AMPLE_S)
     assert [gpu.name for gpu in found.gpus] == ["NVIDIA GeForce RTX 3090", "GPU 1"]
     assert "fallen off the bus" in found.unknown["gpus.1.name"].en
 
@@ -155,7 +157,7 @@ def nvmlDeviceGetMigDeviceHandleByIndex(handle, place):
     return f"mig-{handle}-{place}"
 """,
     )
-    found = graphics.read(5)
+    found = graphics.read(AMPLE_S)
     assert found.gpus[0].mig is True
     assert [(i.index, i.uuid, i.profile) for i in found.gpus[0].mig_instances] == [
         (1, "GPU-mig-0-1", "1g.5gb"),
@@ -166,7 +168,7 @@ def nvmlDeviceGetMigDeviceHandleByIndex(handle, place):
 
 def test_memory_of_a_process_that_the_driver_hides_is_not_known(nvml: Path) -> None:
     append(nvml, "\ndef nvmlDeviceGetComputeRunningProcesses(handle): return [Thing(pid=1, usedGpuMemory=None)]\n")
-    assert graphics.read(5).gpus[0].processes[0].memory_mib is None
+    assert graphics.read(AMPLE_S).gpus[0].processes[0].memory_mib is None
 
 
 @pytest.mark.alone
@@ -175,36 +177,42 @@ def test_an_nvml_that_hangs_is_killed_in_time_and_said(nvml: Path, hang: str) ->
     append(nvml, f"\ndef {hang}:\n    import time\n    time.sleep(600)\n")
     began = time.monotonic()
     found = graphics.read(0.7)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 3
     assert "did not answer within 0.7 s" in found.unknown["gpus"].en
     assert found.gpus == ()
 
 
 def test_a_hanging_nvml_leaves_no_process(nvml: Path, tmp_path: Path) -> None:
-    note = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))"
-    append(nvml, f"\ndef nvmlInit():\n    import os, time\n    {note}\n    time.sleep(600)\n")
-    graphics.read(0.7)
-    pid = int((tmp_path / "pid").read_text())
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    note = tmp_path / "pid"
+    tell = f"with open({str(note)!r}, 'w') as file: file.write(f'{{os.getpid()}}.')"
+    append(nvml, f"\ndef nvmlInit():\n    import os, time\n    {tell}\n    time.sleep(600)\n")
+
+    def hung(patience_s: float) -> int | None:
+        """The process that was waited for, if it got as far as its hanging call: a busy machine starts one late."""
+        graphics.read(patience_s)
+        told = note.read_text() if note.exists() else ""
+        return int(told[:-1]) if told.endswith(".") else None
+
+    pid = next(filter(None, map(hung, (0.7, 3, 15, 60))))
+    until(lambda: gone(pid))
 
 
 def test_an_nvml_that_crashes_its_process_is_said(nvml: Path, no_gpu_here: None) -> None:
     append(nvml, "\ndef nvmlInit():\n    import os\n    os.abort()\n")
-    found = graphics.read(5)
+    found = graphics.read(AMPLE_S)
     assert found.gpus == () and "exit -6" in found.unknown["gpus"].en
 
 
 def test_a_library_that_differs_from_the_loaded_driver_asks_for_a_restart(nvml: Path, no_gpu_here: None) -> None:
     append(nvml, "\ndef nvmlInit(): raise NVMLError_LibRmVersionMismatch()\n")
-    assert "Restart the machine" in graphics.read(5).unknown["driver_version"].en
+    assert "Restart the machine" in graphics.read(AMPLE_S).unknown["driver_version"].en
 
 
 def test_without_nvml_nvidia_smi_is_asked(nvml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     append(nvml, "\ndef nvmlInit(): raise NVMLError_LibraryNotFound()\n")
     row = "0, NVIDIA A100-SXM4-80GB, GPU-a, 525.105.17, 81920, [N/A], 8.0, Disabled"
     smi(tmp_path / "bin", monkeypatch, f"echo '{row}'")
-    found = graphics.read(5)
+    found = graphics.read(AMPLE_S)
     (gpu,) = found.gpus
     assert (found.driver_version, gpu.name, gpu.sm, gpu.memory_total_mib, gpu.memory_free_mib, gpu.mig) == (
         "525.105.17",
@@ -225,7 +233,7 @@ def test_an_old_nvidia_smi_without_compute_cap_is_asked_again_for_less(
         'case "$1" in *compute_cap*) echo bad field; exit 2;; esac; echo "0, Tesla T4, GPU-t, 450.191.01, 15109, 15000"'
     )
     smi(tmp_path / "bin", monkeypatch, script)
-    found = graphics.read(5)
+    found = graphics.read(AMPLE_S)
     assert (found.gpus[0].name, found.gpus[0].sm, found.gpus[0].memory_free_mib) == ("Tesla T4", None, 15000)
     assert "gpus.0.sm" in found.unknown
 
@@ -235,7 +243,7 @@ def test_an_nvidia_smi_that_finds_no_device_lists_none(
 ) -> None:
     append(nvml, "\ndef nvmlInit(): raise NVMLError_LibraryNotFound()\n")
     smi(tmp_path / "bin", monkeypatch, "echo No devices were found")
-    assert graphics.read(5).gpus == ()
+    assert graphics.read(AMPLE_S).gpus == ()
 
 
 @pytest.mark.alone
@@ -246,7 +254,7 @@ def test_an_nvidia_smi_that_hangs_is_killed_in_time(
     smi(tmp_path / "bin", monkeypatch, "sleep 600")
     began = time.monotonic()
     found = graphics.read(1)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4
     assert found.driver_version is None and "driver_version" in found.unknown
 
 
@@ -255,7 +263,7 @@ def test_an_nvidia_smi_that_hangs_is_killed_in_time(
 )
 def test_a_machine_without_nvidia_says_so_in_both_languages(nvml: Path, no_gpu_here: None, code: str) -> None:
     append(nvml, f"\n{code}\n")
-    found = graphics.read(5)
+    found = graphics.read(AMPLE_S)
     assert found.gpus == () and "gpus" not in found.unknown
     assert "No NVIDIA driver" in found.unknown["driver_version"].en
     assert "未安装 NVIDIA 驱动" in found.unknown["driver_version"].zh
@@ -266,7 +274,7 @@ def test_a_gpu_without_a_driver_is_seen_on_the_bus(
 ) -> None:
     append(nvml, "\ndef nvmlInit(): raise NVMLError_LibraryNotFound()\n")
     monkeypatch.setattr(graphics, "cards_on_bus", lambda: 2)
-    assert "2 NVIDIA GPUs are on the PCI bus" in graphics.read(5).unknown["gpus"].en
+    assert "2 NVIDIA GPUs are on the PCI bus" in graphics.read(AMPLE_S).unknown["gpus"].en
 
 
 def test_a_container_without_the_toolkit_still_knows_the_driver(
@@ -274,7 +282,7 @@ def test_a_container_without_the_toolkit_still_knows_the_driver(
 ) -> None:
     append(nvml, "\ndef nvmlInit(): raise NVMLError_LibraryNotFound()\n")
     monkeypatch.setattr(graphics, "loaded_driver", lambda: "580.95.05")
-    found = graphics.read(5)
+    found = graphics.read(AMPLE_S)
     assert found.driver_version == "580.95.05" and "Container Toolkit" in found.unknown["gpus"].en
 
 
@@ -384,7 +392,7 @@ def engine(tmp_path: Path) -> Iterator[tuple[Engine, dict[str, str]]]:
 def test_a_docker_with_the_nvidia_runtime_is_told_apart(engine: tuple[Engine, dict[str, str]], tmp_path: Path) -> None:
     server, environ = engine
     server.info = {"DockerRootDir": str(tmp_path), "Runtimes": {"runc": {}, "nvidia": {}}}
-    found = docker.read(2, environ)
+    found = docker.read(AMPLE_S, environ)
     assert (found.reachable, found.version, found.api_version, found.why) == (True, "27.3.1", "1.47", None)
     assert (found.nvidia_runtime, found.cdi, found.root, found.images) == (True, False, str(tmp_path), str(tmp_path))
 
@@ -392,22 +400,22 @@ def test_a_docker_with_the_nvidia_runtime_is_told_apart(engine: tuple[Engine, di
 def test_a_docker_without_the_nvidia_runtime_says_so(engine: tuple[Engine, dict[str, str]]) -> None:
     server, environ = engine
     server.info = {"Runtimes": {"runc": {}}}
-    assert docker.read(2, environ).nvidia_runtime is False
+    assert docker.read(AMPLE_S, environ).nvidia_runtime is False
 
 
 def test_cdi_counts_once_a_file_describes_nvidia_gpus(engine: tuple[Engine, dict[str, str]], tmp_path: Path) -> None:
     server, environ = engine
     (tmp_path / "cdi").mkdir()
     server.info = {"CDISpecDirs": [str(tmp_path / "cdi")]}
-    assert docker.read(2, environ).cdi is False
+    assert docker.read(AMPLE_S, environ).cdi is False
     (tmp_path / "cdi/nvidia.yaml").write_text("kind: nvidia.com/gpu\n")
-    assert docker.read(2, environ).cdi is True
+    assert docker.read(AMPLE_S, environ).cdi is True
 
 
 def test_cdi_devices_that_the_engine_lists_count(engine: tuple[Engine, dict[str, str]]) -> None:
     server, environ = engine
     server.info = {"DiscoveredDevices": [{"Source": "cdi", "ID": "nvidia.com/gpu=all"}]}
-    assert docker.read(2, environ).cdi is True
+    assert docker.read(AMPLE_S, environ).cdi is True
 
 
 def test_the_buildx_plugin_is_found(tmp_path: Path) -> None:
@@ -465,7 +473,7 @@ def test_a_docker_that_accepts_but_never_answers_is_given_up(tmp_path: Path) -> 
         server.listen(8)
         began = time.monotonic()
         found = docker.read(1, {"DOCKER_HOST": f"unix://{tmp_path}/mute.sock", "HOME": str(tmp_path)})
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 5
     assert found.why is not None and "did not answer within 1 s" in found.why.en
 
 
@@ -544,7 +552,7 @@ def test_all_that_hangs_at_once_is_still_answered_in_time(
         found = hardware.detect(tmp_path, timeout_s=1.5)
     took = time.monotonic() - began
     never.set()
-    assert took < 2.5
+    assert took < 4
     assert found.disks == () and "no answer within 1.5 s" in found.unknown["disks.data"].en
     assert "gpus" in found.unknown
 
@@ -556,7 +564,7 @@ def test_a_fault_in_one_part_does_not_hide_the_others(
         raise RuntimeError("proc is not mounted")
 
     monkeypatch.setattr(hardware.host, "read", broken)
-    found = hardware.detect(tmp_path)
+    found = hardware.detect(tmp_path, timeout_s=AMPLE_S)
     assert "proc is not mounted" in found.unknown["ram_total_mib"].en
     assert len(found.gpus) == 2
 

@@ -29,7 +29,7 @@ from backends.runs import Run, State
 from backends.spec import FasterTransformerOptions, ModelSource, Ports, Spec
 from backends.steps import Plan, Service, Task
 from backends.text import same
-from tests.conftest import until
+from tests.conftest import gone, until
 from tests.guides import RTX_3090_X2
 from tests.plans import plan, python
 from tests.test_local_target import SERVER
@@ -191,13 +191,6 @@ def spares(panel: int) -> list[psutil.Process]:
     return found
 
 
-def gone(process: psutil.Process) -> bool:
-    """Whether it has ended; one that nobody has asked for since has too."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    return True
-
-
 def test_the_worker_that_is_ready_carries_out_the_next_run(control: Control, home: Path) -> None:
     control.get_ready()
     control.get_ready()  # one is enough
@@ -207,7 +200,7 @@ def test_the_worker_that_is_ready_carries_out_the_next_run(control: Control, hom
     assert worker_of(control, run.id) == ready
     open_gate(home)
     assert over(control, run.id) is State.DONE
-    until(lambda: gone(ready))
+    until(lambda: gone(ready.pid))
 
 
 def test_a_ready_worker_that_died_keeps_no_run_from_its_own(control: Control) -> None:
@@ -239,7 +232,7 @@ def test_a_ready_worker_goes_with_its_panel(home: Path) -> None:
         assert panel.stdout is not None and panel.stdout.readline() == b"ready\n"
         [ready] = spares(panel.pid)
         panel.kill()
-    until(lambda: gone(ready))
+    until(lambda: gone(ready.pid))
 
 
 def test_a_killed_worker_leaves_a_lost_run_and_no_process(control: Control, home: Path) -> None:
@@ -259,7 +252,7 @@ def test_a_server_whose_worker_was_killed_is_adopted(control: Control) -> None:
     served = control._targets["local"]._service(run.id)
     worker = worker_of(control, run.id)
     worker.kill()
-    until(lambda: gone(worker))
+    until(lambda: gone(worker.pid))
     control.recover()
     assert worker_of(control, run.id).pid != worker.pid
     assert control._targets["local"]._service(run.id) == served

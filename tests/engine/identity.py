@@ -29,7 +29,8 @@ from slipway_engine.window import Window
 
 PROMPTS = (5, 7, 9, 12, 40, 31, 2, 23)
 TOKENS = (40, 25, 60, 30, 50, 20, 64, 35)
-DEADLINE_S = 15.0
+DROPPED_AFTER = (6, 3)  # tokens of the two that are dropped on the way
+DEADLINE_S = 60.0
 
 
 class Nobody:
@@ -62,25 +63,29 @@ def alone(model: Any, ids: list[int], tokens: int, eos: set[int]) -> list[int]:
 
 
 def together(network: Network, batch: Any, eos: set[int]) -> tuple[list[Job], list[Job]]:
-    """Eight chats in five rows: four come at once, the others join; two further ones are dropped on the way."""
-    ended = threading.Event()
-    scheduler = Scheduler(network, batch, 24, frozenset(eos), lambda urgent: ended.set(), print)
+    """Eight chats in five rows: four come at once, the others join; two further ones are dropped on the way. All of it
+    at its step, by the thread that decodes: this one may get its turn long after their ends."""
     start = 0 if network.encoder_decoder else None
     jobs = [
         Job(prompt(index, size), tokens, Choice(), Nobody(), decoder_start=start)
         for index, (size, tokens) in enumerate(zip(PROMPTS, TOKENS, strict=True))
     ]
     dropped = [Job(prompt(9, 13), 60, Choice(), Nobody(), decoder_start=start) for _ in range(2)]
-    scheduler.start()
+    joining = [jobs[4], dropped[1], *jobs[5:]]
+    news = threading.Event()
+
+    def wake(urgent: bool) -> None:
+        for job, said in zip(dropped, DROPPED_AFTER, strict=True):
+            job.dropped = job.dropped or len(job.produced) > said
+        while joining and (dropped[0].dropped or dropped[0].end):
+            scheduler.submit(joining.pop(0))
+        news.set()
+
+    scheduler = Scheduler(network, batch, 24, frozenset(eos), wake, print)
     for job in (*jobs[:2], dropped[0], *jobs[2:4]):
         scheduler.submit(job)
-    until(lambda: len(dropped[0].produced) > 6 or dropped[0].end, ended)
-    dropped[0].dropped = True
-    for job in (jobs[4], dropped[1], *jobs[5:]):
-        scheduler.submit(job)
-    until(lambda: len(dropped[1].produced) > 3 or dropped[1].end, ended)
-    dropped[1].dropped = True
-    until(lambda: all(job.end for job in jobs), ended)
+    scheduler.start()
+    until(lambda: all(job.end for job in jobs) and (dropped[1].dropped or dropped[1].end), news)
     scheduler.close(5.0)
     return jobs, dropped
 

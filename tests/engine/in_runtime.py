@@ -72,7 +72,7 @@ def serve(model: Any, jobs: list[Job], *, rows: int = 8, break_with: Any = None,
     for one in jobs:
         scheduler.submit(one)
     scheduler.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while any(one.end is None for one in jobs):
         assert time.monotonic() < deadline, "the batch does not come to its end"
         news.wait(0.05)

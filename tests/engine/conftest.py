@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ROOT / "assets" / "engines" / "transformers"
+ENDLESS = 20_000  # tokens of context: an answer so long goes on for many seconds
+NO_TOKEN = 9999  # an id that no tokenizer here has
 sys.path.insert(0, str(ENGINE))
 sys.path.insert(0, str(ROOT / "scripts" / "bench"))
 
@@ -30,9 +33,13 @@ def in_runtime(python: Path, script: str, *arguments: str, timeout_s: float = 30
 
 @pytest.fixture(scope="session")
 def tiny_models(runtime_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tiny random models: llama and bart."""
+    """A folder with tiny random models: llama and bart, and a llama whose answers only end at their limit."""
     folder = tmp_path_factory.mktemp("models")
     in_runtime(runtime_python, "families.py", str(folder), "llama", "bart")
+    endless = shutil.copytree(folder / "llama", folder / "endless")
+    for name, changed in (("config.json", {"max_position_embeddings": ENDLESS}), ("generation_config.json", {})):
+        told = json.loads((endless / name).read_text()) | changed | {"eos_token_id": NO_TOKEN}
+        (endless / name).write_text(json.dumps(told))
     return folder
 
 
@@ -41,10 +48,11 @@ def servers(
     runtime_dir: Path, tiny_models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[], engine_server.Server]]:
     """Gives the one server of a module, and another where that one has died. `chat` decodes together, `narrow` has one
-    place and a short queue, `odd` is a BART."""
+    place, a short queue and answers without an end, `odd` is a BART."""
     llama = {"model_dir": str(tiny_models / "llama"), "device": "cpu"}
-    narrow = {"max_rows": "1", "queue_limit": "2", "queue_timeout_s": "1"}
-    models = {"chat": llama, "narrow": llama | narrow, "odd": {"model_dir": str(tiny_models / "bart")}}
+    narrow = {"model_dir": str(tiny_models / "endless"), "device": "cpu", "max_context": str(ENDLESS)}
+    narrow |= {"max_rows": "1", "queue_limit": "2"}
+    models = {"chat": llama, "narrow": narrow, "odd": {"model_dir": str(tiny_models / "bart")}}
     launcher = runtime_dir / "bin" / "slipway-tritonserver"
     started: list[engine_server.Server] = []
     with contextlib.ExitStack() as held:

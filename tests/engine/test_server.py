@@ -26,6 +26,7 @@ import pytest
 import tritonclient.grpc as grpc
 
 from tests.conftest import missing, until
+from tests.engine.conftest import ENDLESS
 
 pytestmark = pytest.mark.live
 KINDS = {
@@ -127,18 +128,6 @@ def metric(server: engine_server.Server, name: str, **labels: str) -> float:
     raise KeyError(name)
 
 
-def free(server: engine_server.Server) -> None:
-    """Waits until the narrow model has answered or let go of everyone: it takes them in turn."""
-
-    def served() -> bool:
-        with contextlib.suppress(RuntimeError):
-            answer(server, "narrow", text_input="a", max_tokens=1)
-            return True
-        return False
-
-    until(served, 20)
-
-
 def idle(server: engine_server.Server, model: str = "chat") -> None:
     """Waits until the metrics, which lag by half a second, show nobody."""
     until(
@@ -146,20 +135,32 @@ def idle(server: engine_server.Server, model: str = "chat") -> None:
             metric(server, "slipway_active_requests", model=model)
             + metric(server, "slipway_queued_requests", model=model)
             == 0
-        ),
-        20,
+        )
     )
 
 
 HELLO = {"text_input": "hello world", "max_tokens": 40, "temperature": 0.0}
+ON_AND_ON = {"text_input": "hello world", "max_tokens": ENDLESS - 100}
+
+
+@contextlib.contextmanager
+def holding(server: engine_server.Server) -> Iterator[Talk]:
+    """A chat that has the narrow model's only place until it is cancelled, at the latest with the block."""
+    talk = Talk(server, "narrow", **ON_AND_ON)
+    try:
+        talk.next()
+        yield talk
+    finally:
+        talk.close(cancel=True)
 
 
 def test_an_answer_streams_and_counts_itself(server: engine_server.Server) -> None:
-    talk = Talk(server, **(HELLO | {"max_tokens": 160}))  # as long as several of the sender's rounds
-    said = talk.whole()
-    assert said and len(talk.pieces) > 3
+    with holding(server) as endless:
+        assert all(endless.next() for _ in range(4)) and not endless.last
+    talk = Talk(server, **HELLO)
+    assert talk.whole()
     assert talk.last["finish_reason"] in ("stop", "length")
-    assert 0 < talk.last["completion_tokens"] <= 160 and talk.last["prompt_tokens"] > 0
+    assert 0 < talk.last["completion_tokens"] <= 40 and talk.last["prompt_tokens"] > 0
     assert 0 <= talk.last["queue_ms"] <= talk.last["ttft_ms"] < 30_000
 
 
@@ -243,38 +244,32 @@ def test_bad_requests_do_not_harm_those_that_run(server: engine_server.Server) -
         assert {one.result() for one in running} == {alone}
 
 
-@pytest.mark.alone  # the place must be held until others have queued: no matter on a machine of one's own
-def test_a_short_queue_refuses_and_times_out(server: engine_server.Server) -> None:
-    # A sampled answer has an end token only by chance: a greedy one that is known to run long holds the only place.
-    holder = Talk(server, "narrow", text_input="the quick brown fox", max_tokens=480, temperature=1.5, seed=1)
-    holder.next()
-    waiting = [Talk(server, "narrow", text_input="a", max_tokens=480) for _ in range(2)]
-    until(lambda: metric(server, "slipway_queued_requests", model="narrow") == 2, 10)
-    assert "queue is full" in refusal(server, "narrow", text_input="a", max_tokens=480)["en"]
-    for talk in (holder, *waiting):
-        talk.close(cancel=True)
-    free(server)
+def test_a_short_queue_refuses_who_comes_when_it_is_full(server: engine_server.Server) -> None:
+    with holding(server):
+        waiting = [Talk(server, "narrow", text_input="a", max_tokens=1) for _ in range(2)]
+        until(lambda: metric(server, "slipway_queued_requests", model="narrow") == 2)
+        assert "queue is full" in refusal(server, "narrow", text_input="a", max_tokens=1)["en"]
+    for talk in waiting:
+        talk.whole()
+        assert talk.last["finish_reason"] == "length"
 
 
 def test_a_request_may_wait_no_longer_than_it_says(server: engine_server.Server) -> None:
-    crowd = [Talk(server, "narrow", text_input="a", max_tokens=480, temperature=1.5) for _ in range(2)]
-    told = refusal(server, "narrow", text_input="b", max_tokens=480, timeout_us=1000)
+    with holding(server):
+        told = refusal(server, "narrow", text_input="b", max_tokens=1, timeout_us=1000)
     assert "waited" in told["en"]
-    for talk in crowd:
-        talk.close(cancel=True)
-    free(server)
 
 
+@pytest.mark.alone
 def test_a_cancel_frees_the_place_at_once(server: engine_server.Server, record_property: Any) -> None:
     latencies = []
-    for turn in range(5):
-        holder = Talk(server, "narrow", text_input="hello", max_tokens=480, temperature=1.5, seed=turn)
-        holder.next()
-        waiter = Talk(server, "narrow", text_input="hello", max_tokens=2)
-        began = time.monotonic()
-        holder.close(cancel=True)
-        waiter.next()
-        latencies.append(time.monotonic() - began)
+    for _ in range(5):
+        with holding(server) as holder:
+            waiter = Talk(server, "narrow", text_input="hello", max_tokens=2)
+            began = time.monotonic()
+            holder.close(cancel=True)
+            waiter.next()
+            latencies.append(time.monotonic() - began)
         waiter.whole()
     print(f"cancel to the next one's first piece: median {statistics.median(latencies) * 1000:.0f} ms")
     record_property("cancel_ms", statistics.median(latencies) * 1000)

@@ -32,6 +32,7 @@ DIED = "the server died"  # as the fixtures of tests/live/conftest.py say it
 CRASHED = (DIED, "Signal (6) received", "Signal (11) received")  # the latter as tritonserver says it in its log
 FIRST = "failed_first"  # the property of a test that passed when it was asked again: its lane, and what it said there
 NONE_COLLECTED = 5  # pytest's exit status where nothing was chosen
+LOST = 3  # as pytest's own for an error of its own: stands until a lane has told how it ended
 
 First = dict[str, tuple[str, list[ElementTree.Element]]]
 """Of each test that was run again: the lane in which it failed first, and its failures there."""
@@ -53,6 +54,7 @@ class Lanes:
         for name in names:
             results = f"--junitxml={self._folder / name}.xml"
             command = (sys.executable, "-m", "pytest", *self._options, f"--lane={name}", results)
+            self.statuses[name] = LOST
             self.statuses[name] = self.show(name, command)
 
     def run_again(self) -> None:
@@ -90,9 +92,8 @@ class Lanes:
         """Runs a command, each of its lines shown behind the name; its exit status."""
         # Hundreds of programs that the tests start would otherwise each compile the same modules anew.
         env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-        child = subprocess.Popen(
-            command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+        child = subprocess.Popen(command, cwd=ROOT, env=env, **out)
         self._children.append(child)
         for line in child.stdout or ():
             with self._print:
@@ -131,12 +132,12 @@ def main(options: list[str]) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         lanes = Lanes(options, Path(folder))
-        parts: list[int] = []
+        parts = [LOST]
         there = threading.Event()
 
         def first() -> None:
             try:
-                parts.append(lanes.show("parts", (sys.executable, PARTS)))
+                parts[0] = lanes.show("parts", (sys.executable, PARTS))
             finally:
                 there.set()
             if parts == [0]:
@@ -260,4 +261,5 @@ def _sum(results: ElementTree.Element, statuses: list[int], seconds: float) -> i
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")
     sys.exit(main(sys.argv[1:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,24 @@ def test_a_test_that_is_skipped_when_it_is_asked_again_stays_failed(
     lanes, asked = asked_again(tmp_path, monkeypatch, {"tests.x a": BAD}, {"tests.x a": "<skipped/>"})
     assert asked == ["tests/x.py::a"]
     assert test_lanes._sum(lanes.results(), list(lanes.statuses.values()), 1.0) == 1
+
+
+def test_a_lane_of_which_nobody_knows_how_it_ended_is_not_called_a_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes = test_lanes.Lanes([], tmp_path)
+    monkeypatch.setattr(lanes, "show", lambda *_: {}["how it ended"])
+    with pytest.raises(KeyError):
+        lanes.run("plain", "host")
+    ran(tmp_path, "upstream", 3)
+    lanes.statuses["upstream"] = 0
+    assert test_lanes._sum(lanes.results(), list(lanes.statuses.values()), 1.0) == test_lanes.LOST
+
+
+def test_bytes_that_are_no_text_do_not_end_what_a_lane_says(tmp_path: Path, capsys) -> None:
+    says = "import sys; sys.stdout.buffer.write(bytes([255, 10])); print('more')"
+    assert test_lanes.Lanes([], tmp_path).show("plain", (sys.executable, "-c", says)) == 0
+    assert capsys.readouterr().out.splitlines() == ["plain    | \ufffd", "plain    | more"]
 
 
 def test_a_choice_that_fits_no_test_is_not_called_a_success(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ENGINE = Path(__file__).resolve().parents[2] / "assets" / "engines" / "transformers"
+PORTS = range(20_000, 32_000)  # below those of net.ipv4.ip_local_port_range
 SAID = "slipway-engine "  # begins what an engine says of itself at load
 INPUTS = {
     "text_input": ("TYPE_STRING", 1),
@@ -74,12 +76,15 @@ def facts_in(log: str) -> list[dict[str, object]]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on at this moment."""
+    """Ports of loopback that nobody has, and that the kernel gives to nobody who asks for any while a server loads."""
+    found: list[int] = []
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        while len(found) < count:
+            port = secrets.choice(PORTS)
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                found.append(port)
+    return found
 
 
 @dataclass

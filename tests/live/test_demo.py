@@ -25,6 +25,7 @@ from backends.errors import Refused
 from backends.runs import Run, State
 from backends.spec import Chat, Message, ModelSource, Piece, Sampling
 from backends.transformers import metrics
+from scripts.bench.engine_server import free_ports
 from tests.conftest import until
 from tests.hub import Hub, serving
 from tests.live.conftest import counted, deployed, gone
@@ -240,11 +241,7 @@ def test_a_model_that_cannot_be_loaded_fails_with_its_reason(live_control: Contr
 def test_the_exported_script_serves_the_same_answer(live_control, live_home: Path, served: Run, tmp_path) -> None:
     path = tmp_path / "by-hand.sh"
     path.write_text(live_control.script(live_control.plan(DEMO)))
-    ports = {}
-    for name in ("HTTP_PORT", "GRPC_PORT", "METRICS_PORT"):
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            ports[name] = str(one.getsockname()[1])
+    ports = dict(zip(("HTTP_PORT", "GRPC_PORT", "METRICS_PORT"), map(str, free_ports(3)), strict=True))
     child = subprocess.Popen(
         ("sh", str(path)), env=os.environ | ports | {"HOME_DIR": str(live_home), "PYTHON": sys.executable},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

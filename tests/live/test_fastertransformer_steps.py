@@ -23,10 +23,10 @@ from app.__main__ import control as make_control
 from backends.runs import State
 from backends.spec import ModelSource
 from backends.steps import Plan
+from scripts.bench.engine_server import free_ports
 from tests.conftest import until
 from tests.guides import GUIDED
 from tests.hub import Hub, serving
-from tests.live.browser import free_port
 from tests.live.climbing import Climb, Route, World, answers, no_regex, no_such_tag
 from tests.live.containers.conftest import engine, image  # noqa: F401  fixtures
 from tests.live.test_fastertransformer import ask, bases, gone, log, said, the_plan, the_spec  # noqa: F401
@@ -312,7 +312,7 @@ def test_a_prebuilt_image_is_served_once_the_registry_has_the_right_one(climb: C
 @pytest.fixture
 def panel(climb: Climb) -> Iterator[subprocess.Popen[bytes]]:
     """A panel over the data folder."""
-    port = free_port()
+    (port,) = free_ports(1)
     words = (sys.executable, "-m", "app", "--home", str(climb.control.settings.home), "panel", "--port", str(port))
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         process.port = port  # type: ignore[attr-defined]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -19,6 +18,7 @@ from app.__main__ import control as make_control
 from app.control import DEMO, Control
 from backends.events import Kind
 from backends.runs import Run, State
+from scripts.bench.engine_server import free_ports
 from tests.conftest import until
 from tests.live.conftest import gone
 from tests.test_jobs import worker_of
@@ -32,9 +32,7 @@ class Panel:
     """A panel process, started as a person would start it."""
 
     def __init__(self, home: Path) -> None:
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.port = one.getsockname()[1]
+        (self.port,) = free_ports(1)
         words = (sys.executable, "-m", "app", "--home", str(home), "panel", "--port", str(self.port), "--demo")
         self.process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from app.__main__ import control as make_control
 from app.control import Control
 from backends.spec import Endpoint
 from backends.targets.docker import DockerTarget
+from scripts.bench.engine_server import free_ports
 from tests.conftest import missing, until
 from tests.docker import stand_in
 from tests.live.containers.parts import RUN, a_registry, a_target, mine
@@ -58,12 +58,7 @@ def target(home: Path, engine: docker.DockerClient) -> Iterator[DockerTarget]:
 
 @pytest.fixture
 def free() -> Endpoint:
-    held = [socket.socket() for _ in range(3)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    http, grpc, metrics = (one.getsockname()[1] for one in held)
-    for one in held:
-        one.close()
+    http, grpc, metrics = free_ports(3)
     return Endpoint(http_port=http, grpc_port=grpc, metrics_port=metrics, model="echo")
 
 

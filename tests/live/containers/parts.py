@@ -32,6 +32,7 @@ from backends.targets.base import Work
 from backends.targets.docker import DockerTarget
 from backends.targets.local import LocalTarget
 from backends.text import same
+from scripts.bench.engine_server import free_ports
 from tests.conftest import missing, until
 from tests.plans import SPEC
 
@@ -90,9 +91,7 @@ def a_registry(folder: Path, more: str = "") -> Iterator[str]:
     program = shutil.which("docker-registry")
     if program is None:
         missing("docker-registry (apt install docker-registry)")
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    (port,) = free_ports(1)
     config = folder / "config.yml"
     config.write_text(
         f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"

@@ -25,6 +25,7 @@ from backends.steps import (
 from backends.targets import docker as docker_target
 from backends.targets.waiting import healthy
 from backends.text import same
+from scripts.bench.engine_server import free_ports
 from tests.conftest import missing, until
 from tests.live.containers.parts import RUN, a_target, asked, do, filled, log, mine, repository, task, triton
 
@@ -198,9 +199,7 @@ def behind_ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
     folder = tmp_path_factory.mktemp("ssh")
     for key in ("host", "mine"):
         subprocess.run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)), check=True)
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    (port,) = free_ports(1)
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nUsePAM no\nStrictModes no\n"
         f"AuthorizedKeysFile {folder}/mine.pub\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from backends.steps import (
     Mount,
 )
 from backends.targets.waiting import healthy
+from scripts.bench.engine_server import free_ports
 from tests.conftest import until
 from tests.docker import stand_in
 from tests.live.containers.parts import a_plan, task
@@ -32,9 +32,7 @@ def test_the_panels_own_image_serves_and_reaches_docker_by_the_socket_it_is_give
     os.chown(data, 12345, 12345)
     tmp_path.chmod(0o755)
     group = Path("/var/run/docker.sock").stat().st_gid
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    (port,) = free_ports(1)
     panel = engine.containers.run(
         built.id,
         detach=True,

@@ -54,6 +54,16 @@
   const made = new Promise((done) => { allMade = done; });
   const pause = (time_ms) => new Promise((done) => { setTimeout(done, time_ms); });
   const heard = () => WIZARD.every((name) => name in parts);
+
+  // What a finger is on stays until it is lifted: a button that is made anew under it would lose the click.
+  let pressed = null;
+  const late = new Map(); // what is to be done then, by the part that it is done to
+  const untouched = (part, act) => { if (pressed && part?.contains(pressed)) late.set(part, act); else act(); };
+  addEventListener("pointerdown", (event) => { pressed = event.button ? null : event.target; }, true); // a menu takes the other buttons' end
+  for (const name of ["pointerup", "pointercancel"]) {
+    addEventListener(name, () => setTimeout(() => { pressed = null; const acts = [...late.values()]; late.clear(); for (const act of acts) act(); }, 0), true);
+  }
+
   const tell = (reply) => { for (const listener of listeners) listener(reply); };
 
   // The key makes it the same request however often it is sent: the panel carries it out once.
@@ -93,13 +103,13 @@
     if (FORMS.includes(told.do)) judged = told.serial;
     for (const [name, markup] of Object.entries(given)) {
       shown[name] = markup;
-      if (parts[name]) parts[name].value = markup;
+      if (parts[name]) untouched(document.getElementById(`sw-${name}`), () => { parts[name].value = shown[name]; });
     }
     tell(reply);
   }
 
   window.slipway = {
-    language, kept, keep, heard,
+    language, kept, keep, heard, untouched,
     version: window.slipwayVersion,
     word: (key, values = {}) => (words[key] || key).replace(/\{(\w+)\}/g, (_, name) => values[name] ?? ""),
     // While Gradio makes a part it may put its own value in once more.

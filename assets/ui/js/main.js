@@ -158,36 +158,33 @@ function leave(id) {
 // --- the panel's words -----------------------------------------------------------------------------------------------
 
 const latest = {}; // what each slot shows: Gradio makes a tab's parts only when the tab is first opened
-let pressed = null;
-const late = new Set(); // slots whose news wait until the pointer is up
 const MARKS = ["data-log-step", "data-do", "data-go", "data-copy", "data-history-group", "data-history-page", "data-history-pick", "data-history-pin", "data-history-open"];
 // What finds a part again that is made anew.
 function markOf(one) {
   const told = MARKS.map((key) => one.getAttribute(key) && `[${key}="${CSS.escape(one.getAttribute(key))}"]${one.dataset.run ? `[data-run="${CSS.escape(one.dataset.run)}"]` : ""}`).find(Boolean);
   return told || (one.type === "radio" ? `[name="${one.name}"][value="${CSS.escape(one.value)}"]` : null);
 }
-addEventListener("pointerdown", (event) => { pressed = event.button ? null : event.target; }, true); // a menu takes the other buttons' end
-for (const name of ["pointerup", "pointercancel"]) {
-  addEventListener(name, () => setTimeout(() => { pressed = null; const names = [...late]; late.clear(); slipway.fill(Object.fromEntries(names.map((one) => [one, latest[one]]))); }, 0), true);
-}
 slipway.fill = (slots) => {
   for (const [name, made] of Object.entries(slots || {})) {
     latest[name] = made;
-    for (const slot of $$(`[data-slot="${name}"]`)) {
-      if (pressed && slot.contains(pressed)) { late.add(name); continue; } // what a finger is on stays until it is lifted
-      if (slot.dataset.was === made && slot.childElementCount) continue;
-      const focused = slot.contains(document.activeElement) ? document.activeElement : null;
-      const mark = focused && markOf(focused);
-      const chosen = slot.tagName === "SELECT" ? slot.value : null;
-      slot.innerHTML = made; // made by the panel, escaped there
-      slot.dataset.was = made;
-      if (chosen && [...slot.options].some((one) => one.value === chosen)) slot.value = chosen;
-      if (mark) $(mark, slot)?.focus({ preventScroll: true });
-    }
+    for (const slot of $$(`[data-slot="${name}"]`)) slipway.untouched(slot, () => put(slot, latest[name]));
   }
   dress();
   paintPicks();
 };
+
+function put(slot, made) {
+  if (slot.dataset.was === made && slot.childElementCount) return;
+  const focused = slot.contains(document.activeElement) ? document.activeElement : null;
+  const mark = focused && markOf(focused);
+  const chosen = slot.tagName === "SELECT" ? slot.value : null;
+  slot.innerHTML = made; // made by the panel, escaped there
+  slot.dataset.was = made;
+  if (chosen && [...slot.options].some((one) => one.value === chosen)) slot.value = chosen;
+  if (mark) $(mark, slot)?.focus({ preventScroll: true });
+  dress();
+  paintPicks();
+}
 
 let mounting = 0;
 new MutationObserver(() => {

@@ -32,7 +32,10 @@ async function refresh(before) {
 
 function draw() {
   const list = $("rows");
-  if (!list) return;
+  if (list) slipway.untouched(list, () => put(list));
+}
+
+function put(list) {
   const focused = list.contains(document.activeElement) ? document.activeElement.dataset.talk : null;
   list.replaceChildren(...rows.map(line));
   if (!rows.length) list.append(element("li", "muted small nothing", query ? w("noTalkFound") : w("noTalks")));

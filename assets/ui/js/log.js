@@ -13,6 +13,7 @@ let widths = new Uint32Array(1024); // widths[i]: cells that the i-th line takes
 let columns = 80;
 let cell = 7.2;
 let follow = true;
+let drawn = 0; // how far down the lines were drawn: who is further up has scrolled there
 let unseen = 0;
 let found = [];
 let at = -1;
@@ -253,7 +254,7 @@ function draw() {
   if (space.dataset.height !== String(height)) { space.dataset.height = height; space.style.height = `${height}px`; }
   $("nothing").hidden = state.lines.length > 0 || Boolean(state.rest);
   if (follow) view.scrollTop = height;
-  const from = view.scrollTop;
+  const from = drawn = view.scrollTop;
   const start = n ? first(Math.max(0, Math.floor(from / ROW) - 10)) : 0;
   const end = Math.floor((from + view.clientHeight) / ROW) + 10;
   const made = document.createDocumentFragment();
@@ -339,7 +340,7 @@ document.addEventListener("scroll", (event) => {
   const view = event.target;
   if (!view.matches?.("[data-log-view]")) return;
   const below = view.scrollHeight - view.scrollTop - view.clientHeight;
-  if (follow && below > 2 * ROW) setFollow(false); else if (!follow && below < 4) setFollow(true);
+  if (follow && below > 2 * ROW && view.scrollTop < drawn) setFollow(false); else if (!follow && below < 4) setFollow(true);
   later();
 }, true);
 document.addEventListener("click", async (event) => {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,19 +45,19 @@ def free_port() -> int:
 @contextmanager
 def panel_of(control: Control) -> Iterator[str]:
     """The panel over `control`, served from a thread of this process."""
-    port = free_port()
     app = web(control, control.settings, None)
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", ws="none", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until(lambda: server.started, 20, "the panel")
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        app.state.live.close()
-        thread.join(10)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        until(lambda: server.started, 60, "the panel")
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            app.state.live.close()
+            thread.join(10)
 
 
 STATE = """async () => ({
@@ -100,17 +100,19 @@ class Visitor:
 
     def opens(self, path: str = "/") -> Any:
         """Opens the page and waits until it is ready."""
-        try:
-            self.page.goto(self.address + path)
-        except Error as failed:
-            if "ERR_NETWORK_CHANGED" not in failed.message:
-                raise
-            self.page.goto(self.address + path)
-        return self.ready()
+        return self._gets(lambda: self.page.goto(self.address + path))
 
     def reloads(self) -> Any:
         """Reloads the page and waits until it is ready."""
-        self.page.reload()
+        return self._gets(self.page.reload)
+
+    def _gets(self, load: Callable[[], object]) -> Any:
+        try:
+            load()
+        except Error as failed:
+            if "ERR_NETWORK_CHANGED" not in failed.message:
+                raise
+            load()
         return self.ready()
 
     def ready(self) -> Any:

@@ -39,10 +39,10 @@ def panel(live_home: Path, runtime_dir: Path) -> Iterator[str]:
             assert program.poll() is None, "the panel ended"
             return False
 
-    until(answers, 30, "the panel")
+    until(answers, 90, "the panel")
     yield address
     program.terminate()
-    program.wait(15)
+    program.wait(60)
 
 
 def test_from_the_first_page_to_an_answer(browser, panel: str, live_control: Control) -> None:
@@ -61,7 +61,7 @@ def test_from_the_first_page_to_an_answer(browser, panel: str, live_control: Con
 
     page.wait_for_url(re.compile("run=from-page-"))
     run_id = re.search(r"run=([\w-]+)", page.url).group(1)
-    page.reload()
+    visitor.reloads()
     expect(page.locator("#sw-launch h1")).to_contain_text("from-page")
     assert run_id in page.url
     expect(page.locator("#sw-launch h1")).to_contain_text("is running", timeout=180_000)
@@ -70,23 +70,23 @@ def test_from_the_first_page_to_an_answer(browser, panel: str, live_control: Con
     figures = page.locator("[data-memory] dd").all_inner_texts()  # forecast, measured, how far they are apart
     assert all(re.match(r"\d[\d.]* [MG]iB", figure) for figure in figures[:2]) and figures[2].endswith("%"), figures
     page.click('[data-log-step="serve"]')
-    expect(page.locator("[data-log-rows]")).to_contain_text("Started", timeout=10_000)
+    expect(page.locator("[data-log-rows]")).to_contain_text("Started")
 
     page.click("text=Open chat")
     page.select_option("[data-chat-server]", run_id)
     assert "Triton" in visitor.asks("What is Slipway?")
     figures = page.locator(".bot-row .ans").last.inner_text()
-    assert re.search(r"TTFT \d+ ms", figures)
+    assert re.search(r"TTFT [\d.]+ m?s", figures)
     assert re.search(r"[\d.]+ tok/s", figures)
     page.click("text=New chat")
     assert re.search("[\u4e00-\u9fff]", visitor.asks("什么是 Slipway？"))
-    page.reload()
+    visitor.reloads()
     expect(page.locator(".bot-row")).to_have_count(1)
 
     page.get_by_role("tab", name="Monitor").click()
     card = page.locator(f'[data-server="{run_id}"]')
     expect(card).to_contain_text("Running")
-    expect(card.locator("dd").nth(2)).to_have_text(re.compile(r"^[3-9]"), timeout=10_000)
+    expect(card.locator("dd").nth(2)).to_have_text(re.compile(r"^[3-9]"))
     expect(page.locator('[data-plot="host"] polyline').first).to_be_visible()
 
     page.get_by_role("tab", name="History").click()
@@ -95,10 +95,10 @@ def test_from_the_first_page_to_an_answer(browser, panel: str, live_control: Con
     page.keyboard.press("Escape")
     expect(page.locator(".drawer")).to_have_count(0)
 
-    page.goto(f"{panel}/?run={run_id}")
+    visitor.opens(f"/?run={run_id}")
     page.click('#sw-launch [data-do="stop"]')
     page.click("dialog >> text=Stop server")
-    expect(page.locator("#sw-launch h1")).to_contain_text("is stopped", timeout=30_000)
+    expect(page.locator("#sw-launch h1")).to_contain_text("is stopped", timeout=60_000)
     assert live_control.run(run_id).state is State.STOPPED
 
     page.get_by_role("tab", name="History").click()
@@ -111,7 +111,7 @@ def test_from_the_first_page_to_an_answer(browser, panel: str, live_control: Con
     page.click(".drawer >> text=Launch again")
     page.wait_for_url(lambda url: "run=from-page-" in url and run_id not in url)
     again = re.search(r"run=([\w-]+)", page.url).group(1)
-    expect(page.locator("#sw-launch h1")).to_contain_text("is running", timeout=60_000)
+    expect(page.locator("#sw-launch h1")).to_contain_text("is running", timeout=180_000)
     gone(live_control, live_control.run(again))
     assert not visitor.faults
     assert not visitor.abroad
@@ -133,11 +133,11 @@ def test_stop_ends_an_answer_on_the_server(browser, panel: str, live_control: Co
     page.click("[data-chat-stop]")
     expect(page.locator("[data-chat-stop]")).to_be_hidden()
     expect(page.locator(".bot-row .ans")).to_contain_text("Stopped by you")
-    until(lambda: counted(served)[metrics.CANCELLED] > before[metrics.CANCELLED], 10, "the server to cancel")
-    made = until(lambda: (now := counted(served))[metrics.ACTIVE] == 0 and now, 10, "the server to be idle")
+    until(lambda: counted(served)[metrics.CANCELLED] > before[metrics.CANCELLED], 30, "the server to cancel")
+    made = until(lambda: (now := counted(served))[metrics.ACTIVE] == 0 and now, 30, "the server to be idle")
     assert made[metrics.TOKENS] - before[metrics.TOKENS] < asked
     kept = live_control.conversations("Tell me everything.")[0]
-    until(lambda: _stopped(live_control, kept.id), 10, "what had come is kept, marked as stopped")
+    until(lambda: _stopped(live_control, kept.id), 30, "what had come is kept, marked as stopped")
     live_control.delete_conversation(kept.id)
 
 
@@ -155,7 +155,7 @@ def test_a_panel_that_is_killed_is_found_again_by_its_page(browser, live_home, r
         program = subprocess.Popen(
             (sys.executable, "-m", "app", "--home", str(live_home), "panel", "--port", str(port)), cwd=ROOT
         )
-        until(lambda: _up(address), 30, "the panel")
+        until(lambda: _up(address), 90, "the panel")
         return program
 
     program = start()
@@ -164,15 +164,15 @@ def test_a_panel_that_is_killed_is_found_again_by_its_page(browser, live_home, r
     expect(page.locator("#sw-launch h1")).to_contain_text("is running")
     program.kill()
     program.wait(10)
-    expect(page.locator(".lost")).to_be_visible(timeout=15_000)
+    expect(page.locator(".lost")).to_be_visible()
     program = start()
-    expect(page.locator(".lost")).to_have_count(0, timeout=20_000)
+    expect(page.locator(".lost")).to_have_count(0)
     expect(page.locator("#sw-launch h1")).to_contain_text("is running")
     page.click("text=Open chat")
     page.select_option("[data-chat-server]", served.id)
     assert "Slipway" in visitor.asks("What is Slipway?")
     program.terminate()
-    program.wait(15)
+    program.wait(60)
 
 
 def _up(address: str) -> bool:

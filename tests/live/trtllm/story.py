@@ -7,6 +7,7 @@ What was seen on the way is kept, so that each test says one thing of it.
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from tests.test_jobs import worker_now, worker_of
 
 ROOT = Path(__file__).resolve().parents[3]
 ASKED = "I am a ship on the slipway and wait for the tide, and the tide waits for me"
-KNOWN = "I am a ship on the slipway I am a ship on the slipway"  # words that the tiny tokenizer has
+KNOWN = " ".join(["I am a ship on the slipway"] * 8)  # words of the tiny tokenizer; so many are seen to come
 SYSTEM = "system You are a helpful assistant."
 _PIECES = """() => {
   window.seen = new Set();
@@ -114,7 +115,7 @@ class Panel:
     def start(self) -> None:
         words = ("-m", "tests.live.clicks", "--home", str(self.home), "panel", "--port", str(self.port))
         self.program = subprocess.Popen((sys.executable, *words), cwd=ROOT)
-        until(self._up, 40, "the panel")
+        until(self._up, 90, "the panel")
 
     def _up(self) -> bool:
         assert self.program.poll() is None, "the panel ended"
@@ -125,7 +126,7 @@ class Panel:
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         self.program.send_signal(how)
-        self.program.wait(20)
+        self.program.wait(60)
 
 
 @dataclass
@@ -183,9 +184,11 @@ class Clicks:
         """Another attempt, from the page, up to where it is held: its log and its progress are seen on the way."""
         page.click("#sw-launch [data-do=retry]")
         expect(page.locator("#sw-launch .sw-head p")).to_contain_text(f"attempt {attempt}")
-        until(lambda: self.held(told), 90, f"{told.recipe.name} to be at work")
+        until(lambda: self.held(told), 240, f"{told.recipe.name} to be at work")
         expect(page.locator("[data-log-rows]")).to_contain_text(told.recipe.sign, timeout=20_000)
-        told.percent = int(page.locator("#sw-launch .progress").get_attribute("aria-valuenow") or 0)
+        progress = page.locator("#sw-launch .progress")
+        expect(progress).to_have_attribute("aria-valuenow", re.compile(r"^[1-9]"))  # it is behind what the panel knows
+        told.percent = int(progress.get_attribute("aria-valuenow") or 0)
 
     def held(self, told: Told) -> bool:
         """It is at the step where it is held, in a container that runs: one that is only made is not gone on with."""
@@ -202,7 +205,7 @@ class Clicks:
         """Ended from the page while it works."""
         page.click("#sw-launch [data-do=stop]")
         page.click("text=Cancel launch")
-        expect(page.locator("#sw-launch h1")).to_have_text(f"{told.recipe.name} is stopped", timeout=40_000)
+        expect(page.locator("#sw-launch h1")).to_have_text(f"{told.recipe.name} is stopped", timeout=90_000)
         told.left = self.boxes(told)
 
     def killed(self, all_told: list[Told]) -> None:
@@ -216,9 +219,9 @@ class Clicks:
             told.workers.append(worker.pid)
         self.panel.start()
         for told in all_told:
-            told.workers.append(until(lambda told=told: self._other_worker(told), 30, "another worker"))
+            told.workers.append(until(lambda told=told: self._other_worker(told), 60, "another worker"))
         for told in all_told:
-            until(lambda told=told: "Found the running" in str(self.control.events(told.run_id)), 30, told.recipe.name)
+            until(lambda told=told: "Found the running" in str(self.control.events(told.run_id)), 60, told.recipe.name)
             told.boxes.append(self.boxes(told))
 
     def _other_worker(self, told: Told) -> int | None:

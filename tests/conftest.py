@@ -11,12 +11,28 @@ from typing import TypeVar
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from storage.store import Store
 
 T = TypeVar("T")
 LANES = ("plain", "host", "upstream", "alone")
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
+A_PERSON_S_OWN = (
+    "LANGUAGE", "LC_ALL", "LC_MESSAGES", "SLIPWAY_HOME", "SLIPWAY_HOST", "SLIPWAY_LANGUAGE", "SLIPWAY_MODEL_ROOTS",
+    "SLIPWAY_NAMES", "SLIPWAY_PASSWORD", "SLIPWAY_PORT", "SLIPWAY_REQUIRE_KEY", "SLIPWAY_WATCH_HOSTS",
+)  # fmt: skip
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("any machine", settings(), deadline=None, suppress_health_check=(HealthCheck.too_slow,))
+settings.load_profile("any machine")
+
+
+def pytest_configure() -> None:
+    """The tests' words are English and their panels nobody's, whoever runs them and however their own is set up."""
+    for name in A_PERSON_S_OWN:
+        os.environ.pop(name, None)
+    os.environ["LANG"] = "C.UTF-8"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

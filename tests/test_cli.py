@@ -14,8 +14,10 @@ from app import cli
 from app.__main__ import control as make_control
 from app.talks import Question
 from backends.errors import BadInput, NotFound
+from backends.probes import host
+from backends.reading import read_json
 from backends.servers import Server
-from backends.spec import Endpoint
+from backends.spec import Endpoint, Hardware
 from tests.plans import plan, python
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,19 +29,16 @@ def slipway(*words: str, home: Path, **env: str) -> subprocess.CompletedProcess[
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "LANG": "C.UTF-8", **env},
+        env={**os.environ, **env},
         timeout=120,
         check=False,
     )
 
 
 def test_detect_prints_the_machine_as_hardware_json(home: Path) -> None:
-    from backends.reading import read_json
-    from backends.spec import Hardware
-
     done = slipway("detect", "--json", home=home)
     assert done.returncode == 0
-    assert read_json(Hardware, done.stdout).cpu_cores == os.cpu_count()
+    assert read_json(Hardware, done.stdout).cpu_cores == host.read().cpu_cores
 
 
 def test_a_plan_can_be_made_for_another_machine(home: Path, tmp_path: Path) -> None:

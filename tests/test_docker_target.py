@@ -381,11 +381,11 @@ def test_every_stage_of_a_build_takes_the_mirrors_and_no_proxy_is_kept_in_the_im
     assert [line for line in lines if line not in ("ARG A", "ARG B")] == DOCKERFILE.splitlines()
 
 
-def test_an_old_git_in_a_build_takes_the_mirror_too() -> None:
+def test_an_old_git_in_a_build_takes_the_mirror_too(tmp_path: Path) -> None:
     build = applied(Plan(spec=SPEC, steps=(BuildImage(id="b", title=same("b"), tag="x:1", folder="/x"),)), ALL).steps[0]
     env = {"PATH": os.environ["PATH"], "GIT_CONFIG_PARAMETERS": build.sources["GIT_CONFIG_PARAMETERS"]}
     told = subprocess.run(
-        ("git", "config", "--get-regexp", "^url"), env=env, capture_output=True, text=True, check=True
+        ("git", "config", "--get-regexp", "^url"), env=env, cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert told.stdout.split() == ["url.https://git.example/github.com/.insteadof", "https://github.com/"]
 

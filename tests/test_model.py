@@ -447,7 +447,7 @@ def ask(hub: Hub, kind: str = "huggingface", model: str = "meta/llama", **more: 
     source = ModelSource(kind=kind, id=model, revision=more.pop("revision", None))  # type: ignore[arg-type]
     environment = {"HF_ENDPOINT": hub.url, "MODELSCOPE_ENDPOINT": hub.url}
     environment |= {name: value for name, value in more.items() if value}
-    return inspect(source, allowed_roots=[], demo_folder=Path("/"), timeout_s=10, environment=environment)
+    return inspect(source, allowed_roots=[], demo_folder=Path("/"), timeout_s=60, environment=environment)
 
 
 @pytest.mark.parametrize("kind", ["huggingface", "modelscope"])
@@ -529,7 +529,7 @@ def test_a_copy_in_the_cache_stands_in_for_a_hub_out_of_reach(hub: Hub, tmp_path
     environment = {"HF_HUB_OFFLINE": "1"} if how == "offline" else {"HF_ENDPOINT": "http://127.0.0.1:9"}
     source = ModelSource(kind="huggingface", id="meta/llama")
     model = inspect(
-        source, allowed_roots=[], demo_folder=tmp_path, hub_cache=cache, timeout_s=5, environment=environment
+        source, allowed_roots=[], demo_folder=tmp_path, hub_cache=cache, timeout_s=60, environment=environment
     )
     assert model.parameters == 8_030_261_248
     assert any("cache" in note.en for note in model.notes)

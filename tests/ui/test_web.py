@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from http.client import HTTPConnection
 
 import pytest
 from starlette.testclient import TestClient
@@ -12,6 +13,7 @@ from app.guard import COOKIE, Login
 from app.settings import ASSETS
 from app.ui.opening import SCRIPTS
 from app.web import ASK_LIMIT, web
+from tests.live.browser import panel_of
 from tests.ui.conftest import StillControl
 
 ORIGIN = "http://127.0.0.1:7860"
@@ -58,6 +60,20 @@ def test_a_log_can_be_read_and_downloaded(panel: TestClient, control: StillContr
     assert answer.text == "<script>alert(1)</script>\n"
     assert answer.headers["content-type"].startswith("text/plain")
     assert answer.headers["content-disposition"].startswith("attachment")
+
+
+def test_a_log_that_grows_while_it_is_downloaded_comes_as_it_was_when_it_was_asked_for(control: StillControl) -> None:
+    run = control.begun()
+    step, whole = run.plan.steps[0].id, b"x" * (16 * 2**20) + b"\n"  # more than lies between two programs
+    control.wrote(run, step, whole)
+    with panel_of(control) as address:
+        browser = HTTPConnection(address.removeprefix("http://"), timeout=60)
+        browser.request("GET", f"/slipway/runs/{run.id}/log/{step}")
+        answer = browser.getresponse()
+        control.wrote(run, step, "more\n")
+        assert int(answer.headers["content-length"]) == len(whole)
+        assert answer.read() == whole
+        browser.close()
 
 
 def test_the_log_of_one_start_can_be_downloaded(panel: TestClient, control: StillControl) -> None:

@@ -50,7 +50,7 @@ from storage.store import Store
 HARDWARE_FRESH_S = 20.0
 RECOVER_S = 3.0  # between two looks after runs whose worker may have died
 LOOK_S = 0.1  # between two looks of one who follows a run
-ENDING_S = 5.0  # how long a worker takes from its last word to its end
+ENDING_S = 15.0  # how long a worker may take from its last word to its end
 log = logging.getLogger(__name__)
 DEMO = Spec(model=ModelSource(kind="demo"), name="demo")
 
@@ -304,7 +304,8 @@ class Control(Talking):
         known = self._store.ids()
         for kept in (self.settings.home / "runs").glob("*/plan.json"):
             if kept.parent.name not in known:
-                with contextlib.suppress(Unreachable, BadInput):  # BadInput: a plan of another version
+                # BadInput: a plan of another version; FileNotFoundError: somebody deletes it just now.
+                with contextlib.suppress(Unreachable, BadInput, FileNotFoundError):
                     self._take_back(kept.parent.name, kept)
 
     def _look_after(self, run_id: str, held: IO[bytes]) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
+import random
 import re
 import signal
 import socket
@@ -40,6 +42,7 @@ from storage.store import Store
 WATCH_S = 0.25
 log = logging.getLogger(__name__)
 PORT_TRIES = 3
+PORTS = range(20_000, 32_000)  # below those that Linux gives to who asks for any: net.ipv4.ip_local_port_range, ip(7)
 
 
 class Worker:
@@ -414,11 +417,14 @@ def _port_taken(failed: StepFailed, run: Run) -> bool:
 
 
 def _free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
+    """Ports that nobody has now, and that the system gives to nobody who asks for any while a model loads."""
+    with contextlib.ExitStack() as held:
+        found: list[int] = []
+        for port in (*random.sample(PORTS, 100), *[0] * count):
+            one = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(one.getsockname()[1])
+            if len(found) == count:
+                return found
+        raise OSError(errno.EADDRINUSE, "no port is free")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from sqlalchemy.exc import OperationalError
 from app.__main__ import control as make_control
 from app.control import Control
 from app.jobs import RunFolder, Stamps
-from app.worker import Worker, _port_taken
+from app.worker import PORTS, Worker, _free_ports, _port_taken
 from backends.errors import Conflict, StepFailed, Stopped
 from backends.events import Event, Kind
 from backends.runs import Run, State
@@ -116,6 +117,15 @@ def test_only_a_port_that_nobody_named_is_chosen_again(line: str, again: bool) -
     spec = made.spec.model_copy(update={"ports": Ports(http=8000)})
     run = Run(id="x-1", name="x", state=State.RUNNING, spec=spec, plan=made, created_at=datetime.now(UTC))
     assert _port_taken(StepFailed(same("It ended."), last_lines=("loading", line)), run) is again
+
+
+def test_ports_that_are_chosen_are_none_that_the_system_gives_away_meanwhile(monkeypatch) -> None:
+    chosen = _free_ports(3)
+    assert len(set(chosen)) == 3 and set(chosen) <= set(PORTS)
+    with socket.create_server(("127.0.0.1", chosen[0])):
+        monkeypatch.setattr("app.worker.PORTS", [chosen[0]] * 100)
+        others = _free_ports(2)
+    assert len(others) == 2 and chosen[0] not in others
 
 
 def test_a_step_that_fails_ends_the_run_and_says_why(control: Control) -> None:

@@ -13,6 +13,7 @@ from app.__main__ import control as make_control
 from app.listening import address, listening
 from app.settings import Settings
 from backends.errors import BadInput, Conflict
+from scripts.bench.engine_server import free_ports
 from tests.test_cli import slipway
 
 
@@ -25,11 +26,6 @@ def taken() -> Iterator[int]:
 
 def at(home: Path, port: int, host: str = "127.0.0.1") -> Settings:
     return Settings(home=home, host=host, port=port)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
 
 
 def test_where_the_port_is_taken_nothing_is_launched_and_it_is_said_what_to_do(home: Path, taken: int) -> None:
@@ -52,7 +48,7 @@ def test_the_error_is_about_the_port_in_both_languages(home: Path, taken: int) -
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
 def test_a_second_panel_of_the_same_data_folder_is_told_where_the_first_is(home: Path, host: str) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     with listening(at(home, port)):
         with pytest.raises(Conflict) as refused, listening(at(home, port, host)):
             pass
@@ -62,7 +58,7 @@ def test_a_second_panel_of_the_same_data_folder_is_told_where_the_first_is(home:
 
 
 def test_a_panel_of_another_data_folder_is_another_program(home: Path, tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     with (
         listening(at(home, port)),
         pytest.raises(Conflict, match="another program"),
@@ -72,7 +68,7 @@ def test_a_panel_of_another_data_folder_is_another_program(home: Path, tmp_path:
 
 
 def test_a_panel_that_ended_leaves_its_address_free(home: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     for _ in range(2):
         with listening(at(home, port)) as (one,):
             assert socket.create_connection(one.getsockname(), timeout=5).close() is None

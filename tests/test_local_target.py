@@ -23,6 +23,7 @@ from backends.targets.base import Work, child_environment, redact
 from backends.targets.local import LocalTarget
 from backends.targets.processes import born
 from backends.text import same
+from scripts.bench.engine_server import free_ports
 from tests.conftest import until
 from tests.plans import python
 
@@ -224,11 +225,8 @@ def service(code: str = SERVER, **more: object) -> Service:
 
 @pytest.fixture
 def free() -> Endpoint:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return Endpoint(http_port=one.getsockname()[1], grpc_port=2, metrics_port=3, model="m")
+    (port,) = free_ports(1)
+    return Endpoint(http_port=port, grpc_port=2, metrics_port=3, model="m")
 
 
 def serve(target: LocalTarget, home: Path, step: Service, endpoint: Endpoint) -> None:

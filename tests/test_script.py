@@ -18,6 +18,7 @@ from backends.script import by_hand, script, word
 from backends.spec import Chat
 from backends.steps import Ask, BuildImage, File, Plan, PullImage, Service, Task, WriteFiles
 from backends.text import Language, Text, same
+from scripts.bench.engine_server import free_ports
 from tests.conftest import until
 from tests.guides import GUIDED
 from tests.plans import plan, python
@@ -99,11 +100,7 @@ ANSWERS = SERVER.replace(
 
 
 def test_a_script_serves_on_a_bare_machine_until_it_is_interrupted(home: Path, tmp_path: Path) -> None:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    (port,) = free_ports(1)
     serve = Service(id="serve", title=same("s"), argv=(sys.executable, "-c", ANSWERS, "{port.http}"), model="m")
     question = Ask(id="ask", title=same("q"), engine="transformers", model="m", chat=Chat(prompt="it's 你好"))
     places = {"home": str(home), "assets": "/nowhere", "python": sys.executable}

@@ -429,6 +429,10 @@ def test_a_build_tells_makes_percents() -> None:
     assert fractions("[ 42%] Building CUDA object src/x.cu.o", "[100%] Built target gpt_gemm") == [0.42, 1.0]
 
 
+def test_two_jobs_of_make_that_say_theirs_the_wrong_way_round_take_nothing_back() -> None:
+    assert fractions("[ 50%] Building CXX object b.o", "[ 25%] Building CXX object a.o") == [0.5, 0.5]
+
+
 def test_loading_shards_is_the_first_part_of_a_conversion() -> None:
     assert fractions("Loading checkpoint shards:  50%|#####     | 1/2 [00:05<00:05]") == pytest.approx([0.15])
 

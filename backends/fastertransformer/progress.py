@@ -28,9 +28,18 @@ class Reader:
 
     def __init__(self) -> None:
         self._layers: int | None = None
+        self._far = 0.0
 
     def read(self, line: str) -> Told | None:
-        """What the line tells, if it tells something."""
+        """What the line tells, if it tells something. A fraction never goes back: two jobs of make may say theirs in
+        either order."""
+        told = self._read(line)
+        if told is None or told.fraction is None:
+            return told
+        self._far = max(self._far, told.fraction)
+        return told.model_copy(update={"fraction": self._far})
+
+    def _read(self, line: str) -> Told | None:
         if line.startswith("hf_config:") and (found := _LAYERS.search(line)):
             self._layers = int(found.group(1))
             return _told("Checkpoint read", "检查点已读取", _LOAD_SHARE)

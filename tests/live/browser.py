@@ -21,6 +21,7 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+PATIENCE_MS = 60_000  # how long a slow machine may take, not what is claimed
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def opened(chromium: str) -> Iterator[Any]:
     """One Chromium. While it is open an event loop runs, and no other may in this thread."""
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=20_000)  # how long a slow machine may take, not what is claimed
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         yield browser
@@ -82,6 +83,7 @@ class Visitor:
     def __init__(self, browser: Any, address: str, **settings: Any) -> None:
         settings = {"viewport": {"width": 1440, "height": 900}, "locale": "en-US", **settings}
         self.context = browser.new_context(**settings)
+        self.context.set_default_timeout(PATIENCE_MS)
         self.page = self.context.new_page()
         self.address = address
         self.faults: list[str] = []
@@ -118,7 +120,7 @@ class Visitor:
     def ready(self) -> Any:
         """Waits until the page is whole."""
         try:
-            self.page.wait_for_selector("html[data-ready]:not([data-half])", timeout=60_000)
+            self.page.wait_for_selector("html[data-ready]:not([data-half])")
         except TooLate:
             raise AssertionError(f"the page did not begin: {self.page.evaluate(STATE)} {self.faults}") from None
         return self.page
@@ -130,7 +132,7 @@ class Visitor:
         self.page.keyboard.press("Enter")
         answer = self.page.locator(".bot-row").nth(rows)
         try:
-            answer.locator('[aria-label="Again"], [aria-label="重新生成"]').wait_for(timeout=30_000)
+            answer.locator('[aria-label="Again"], [aria-label="重新生成"]').wait_for()
         except TooLate:
             shown = self.page.locator("[data-chat-panes]").inner_text()
             raise AssertionError(f"no whole answer: {shown!r} {self.page.evaluate(STATE)} {self.faults}") from None

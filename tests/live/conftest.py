@@ -61,7 +61,7 @@ def demo_servers(live_control: Control) -> Iterator[Callable[[], Run]]:
 def counted(run: Run) -> dict[str, float]:
     """What the run's server counts and shows now, by name; requests that have ended by their outcome too."""
     with httpx.Client(trust_env=False) as client:
-        seen = look(client, run.endpoint)
+        seen = look(client, run.endpoint, timeout_s=20)
     assert seen.ready
     return seen.values
 

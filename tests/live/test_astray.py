@@ -20,7 +20,8 @@ FILES = ("assets/index-*.js", "assets/Index-*.js", "js/main.js*", "js/log.js", "
 def test_a_page_that_came_half_is_loaded_again(visitor: Visitor, file: str) -> None:
     visitor.page.route(f"**/{file}", lambda route: route.abort("internetdisconnected"), times=1)
     page = visitor.opens()
-    assert page.evaluate("performance.getEntriesByType('navigation')[0].type") == "reload"
+    page.wait_for_function("performance.getEntriesByType('navigation')[0].type === 'reload'")
+    visitor.ready()
     expect(page.locator("h1:visible")).to_have_text("Check this machine")
 
 

@@ -89,7 +89,7 @@ def control(tmp_path_factory: pytest.TempPathFactory, engine: docker.DockerClien
     yield control
     for run in control.open_runs():
         control.stop(run.id)
-    until(lambda: not control.open_runs(), 60)
+    until(lambda: not control.open_runs(), 120)
     control.reclaim(control.reclaimable())
 
 

@@ -80,7 +80,7 @@ def control(tmp_path_factory: pytest.TempPathFactory, engine: docker.DockerClien
     yield control
     for run in control.open_runs():
         control.stop(run.id)
-    until(lambda: not control.open_runs(), 60)
+    until(lambda: not control.open_runs(), 120)
     target = control._targets["docker"]
     target.reclaim(target.reclaimable())
 

@@ -185,7 +185,7 @@ class Clicks:
         page.click("#sw-launch [data-do=retry]")
         expect(page.locator("#sw-launch .sw-head p")).to_contain_text(f"attempt {attempt}")
         until(lambda: self.held(told), 240, f"{told.recipe.name} to be at work")
-        expect(page.locator("[data-log-rows]")).to_contain_text(told.recipe.sign, timeout=20_000)
+        expect(page.locator("[data-log-rows]")).to_contain_text(told.recipe.sign)
         progress = page.locator("#sw-launch .progress")
         expect(progress).to_have_attribute("aria-valuenow", re.compile(r"^[1-9]"))  # it is behind what the panel knows
         told.percent = int(progress.get_attribute("aria-valuenow") or 0)
@@ -231,7 +231,7 @@ class Clicks:
     def asked(self, visitor: Visitor, told: Told) -> None:
         """From the running server to an answer in the Chat page; what stood there on the way is kept."""
         page = visitor.opens(f"/?run={told.run_id}")
-        expect(page.locator("#sw-launch h1")).to_have_text(f"{told.recipe.name} is running", timeout=120_000)
+        expect(page.locator("#sw-launch h1")).to_have_text(f"{told.recipe.name} is running", timeout=240_000)
         chat_opened(page, told.run_id)
         page.evaluate(_PIECES)
         told.answer = " ".join(visitor.asks(told.recipe.asked).split())

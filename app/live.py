@@ -24,6 +24,7 @@ from backends.text import Language
 from backends.watched import Watched
 
 T = TypeVar("T")
+K = TypeVar("K")
 log = logging.getLogger(__name__)
 
 RUN_S = 0.2
@@ -191,8 +192,8 @@ class Live:
 
     def __init__(self, control: Control) -> None:
         self._control = control
-        self._panel = Followed(PanelLook(control), PANEL_S)
-        self._monitor = Followed(watch.MonitorLook(control), PANEL_S)
+        self._panels: dict[None, Followed[PanelNow]] = {}
+        self._monitors: dict[None, Followed[watch.Watched]] = {}
         self._runs: dict[str, Followed[RunNow]] = {}
         self._logs: dict[tuple[str, str, int], tuple[LogLook, Followed[LogPage]]] = {}
         self._samples: dict[tuple[int, Language], bytes] = {}
@@ -212,25 +213,28 @@ class Live:
         self._open.add(mine)
         with contextlib.ExitStack() as stack:
             stack.callback(self._open.discard, mine)
-            stack.enter_context(self._panel.watched(wake))
             seen = {"panel": 0, "monitor": -1, "run": 0}
+            control = self._control
+            panel = _follow(self._panels, None, lambda: Followed(PanelLook(control), PANEL_S), stack, wake)
             run = self._run(wanted.run, stack, wake) if wanted.run else None
             reader = await self._reader(wanted, stack, wake) if wanted.run and wanted.step else None
+            monitor: Followed[watch.Watched] | None = None
             if wanted.monitor:
-                stack.enter_context(self._monitor.watched(wake))
+                look = watch.MonitorLook(control)
+                monitor = _follow(self._monitors, None, lambda: Followed(look, PANEL_S), stack, wake)
             yield b"retry: 1000\n\n"
             if reader is not None and reader.skipped:
                 yield frame("skip", {"bytes": reader.skipped})
             beat = time.monotonic()
             while not self._closing:
                 wake.clear()
-                if self._panel.value is not None and self._panel.version != seen["panel"]:
-                    seen["panel"] = self._panel.version
-                    yield frame("panel", panel_message(self._panel.value, wanted.language))
-                if wanted.monitor and self._monitor.value is not None and self._monitor.version != seen["monitor"]:
-                    whole = self._monitor.version != seen["monitor"] + 1
-                    seen["monitor"] = self._monitor.version
-                    yield self._sample(self._monitor.value, wanted.language, whole)
+                if panel.value is not None and panel.version != seen["panel"]:
+                    seen["panel"] = panel.version
+                    yield frame("panel", panel_message(panel.value, wanted.language))
+                if monitor is not None and monitor.value is not None and monitor.version != seen["monitor"]:
+                    whole = monitor.version != seen["monitor"] + 1
+                    seen["monitor"] = monitor.version
+                    yield self._sample(monitor.value, wanted.language, whole)
                 if run is not None and run.value is not None and run.version != seen["run"]:
                     seen["run"] = run.version
                     yield frame("run", run_message(run.value, wanted.step, wanted.language))
@@ -255,17 +259,14 @@ class Live:
         """The Monitor's message, made once for all pages that are up to date."""
         if whole:
             return frame("monitor", watch.message(watched, language, True))
-        key = (self._monitor.version, language)
+        key = (watched.monitor.seq, language)
         if key not in self._samples:
             self._samples = {old: made for old, made in self._samples.items() if old[0] == key[0]}
             self._samples[key] = frame("monitor", watch.message(watched, language, False))
         return self._samples[key]
 
     def _run(self, run_id: str, stack: contextlib.ExitStack, wake: asyncio.Event) -> Followed[RunNow]:
-        followed = self._runs.setdefault(run_id, Followed(RunLook(self._control, run_id), RUN_S))
-        stack.callback(_forget, self._runs, run_id, followed)
-        stack.enter_context(followed.watched(wake))
-        return followed
+        return _follow(self._runs, run_id, lambda: Followed(RunLook(self._control, run_id), RUN_S), stack, wake)
 
     async def _reader(self, wanted: Wanted, stack: contextlib.ExitStack, wake: asyncio.Event) -> Reader:
         run, step, start = key = (wanted.run or "", wanted.step or "", wanted.start)
@@ -340,6 +341,21 @@ def run_message(now: RunNow, step: str | None, language: Language) -> dict[str, 
         "titles": {view.id: view.title.of(language) for view in now.steps},
         "slots": launch.slots(now.run, now.steps, step or best, language),
     }
+
+
+def _follow(
+    kept: dict[K, Followed[T]],
+    key: K,
+    make: Callable[[], Followed[T]],
+    stack: contextlib.ExitStack,
+    wake: asyncio.Event,
+) -> Followed[T]:
+    """The one follower of a thing. One that nobody watched is made anew: what it saw last may be long over, and what
+    changed while it was let go is seen again."""
+    followed = kept[key] if key in kept else kept.setdefault(key, make())
+    stack.callback(_forget, kept, key, followed)
+    stack.enter_context(followed.watched(wake))
+    return followed
 
 
 def _forget(kept: dict[Any, Any], key: Any, value: Any) -> None:

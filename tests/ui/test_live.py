@@ -277,6 +277,20 @@ async def test_followers_are_forgotten_when_the_last_viewer_goes(control: StillC
     assert not live._logs
 
 
+async def test_what_was_seen_before_nobody_watched_is_told_to_nobody(control: StillControl) -> None:
+    live, wanted = Live(control), Wanted("en", monitor=True)
+    for serving in (0, 1):
+        if serving:
+            control.served()
+        async with asyncio.timeout(60), aclosing(messages(live.stream(wanted))) as told:
+            first: dict[str, Any] = {}
+            while len(first) < 2:
+                name, data, _ = await anext(told)
+                first.setdefault(name, data)
+        assert len(first["panel"]["serving"]) == serving
+        assert first["monitor"]["slots"]["servers"].count("data-server") == serving
+
+
 async def test_a_stream_ends_when_the_panel_does(control: StillControl) -> None:
     live, begun = Live(control), asyncio.Event()
 

@@ -36,13 +36,6 @@ def opened(chromium: str) -> Iterator[Any]:
         browser.close()
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 @contextmanager
 def panel_of(control: Control) -> Iterator[str]:
     """The panel over `control`, served from a thread of this process."""

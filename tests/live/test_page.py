@@ -15,8 +15,9 @@ from playwright.sync_api import expect
 from app.control import Control
 from backends.runs import State
 from backends.transformers import metrics
+from scripts.bench.engine_server import free_ports
 from tests.conftest import until
-from tests.live.browser import Visitor, free_port
+from tests.live.browser import Visitor
 from tests.live.conftest import counted, gone
 
 pytestmark = pytest.mark.live
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 @pytest.fixture(scope="module")
 def panel(live_home: Path, runtime_dir: Path) -> Iterator[str]:
     """The panel as a program of its own."""
-    port = free_port()
+    (port,) = free_ports(1)
     program = subprocess.Popen(
         (sys.executable, "-m", "app", "--home", str(live_home), "panel", "--port", str(port)), cwd=ROOT
     )
@@ -148,7 +149,7 @@ def _stopped(control: Control, conversation: str) -> str | None:
 
 
 def test_a_panel_that_is_killed_is_found_again_by_its_page(browser, live_home, runtime_dir, served) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     address = f"http://127.0.0.1:{port}"
 
     def start() -> subprocess.Popen:

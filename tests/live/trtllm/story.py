@@ -23,8 +23,9 @@ from playwright.sync_api import expect
 
 from app.control import Control
 from backends.runs import Run, Standing
+from scripts.bench.engine_server import free_ports
 from tests.conftest import until
-from tests.live.browser import Visitor, free_port, opened
+from tests.live.browser import Visitor, opened
 from tests.live.clicks import chat_opened, launching, model_named, option
 from tests.live.trtllm.parts import MIDDLE, NEWEST, OLD, VLLM
 from tests.test_jobs import worker_now, worker_of
@@ -108,7 +109,8 @@ class Panel:
     """A panel that is a program of its own, on cards that are not here."""
 
     def __init__(self, home: Path) -> None:
-        self.home, self.port = home, free_port()
+        self.home = home
+        (self.port,) = free_ports(1)
         self.address = f"http://127.0.0.1:{self.port}"
         self.start()
 

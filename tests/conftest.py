@@ -64,10 +64,11 @@ def until(look: Callable[[], T], timeout_s: float = 30.0, what: str = "") -> T:
     deadline = time.monotonic() + timeout_s
     pause = 0.01
     while True:
+        last = time.monotonic() > deadline  # asked before it is looked: the looker may be the one that was paused
         seen = look()
         if seen:
             return seen
-        if time.monotonic() > deadline:
+        if last:
             raise AssertionError(f"not within {timeout_s} s: {what or look}; last seen: {seen!r}")
         time.sleep(pause)  # the pause between two looks of a bounded wait, not a guess at a duration
         pause = min(pause * 1.5, 0.2)

@@ -67,7 +67,7 @@ def git_repository(source: Path, target: Path) -> str:
 
 def commit_all(folder: Path) -> str:
     """Commits everything in a git repository; returns the commit."""
-    author = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    author = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
     for words in (("add", "-A", "-f"), (*author, "commit", "-q", "-m", "all")):
         subprocess.run(("git", *words), cwd=folder, check=True)
     told = subprocess.run(("git", "rev-parse", "HEAD"), cwd=folder, check=True, capture_output=True, text=True)

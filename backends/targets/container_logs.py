@@ -140,7 +140,7 @@ class Follower:
         with self._lock:
             self._write(ended=False)
 
-    def finish(self, patience_s: float = 5.0) -> None:
+    def finish(self, patience_s: float = 15.0) -> None:
         """Waits for the last lines of a container that has ended, as long as lines come, and writes them."""
         size = -1
         while self._thread.is_alive() and size != self._read:

@@ -510,7 +510,7 @@ def test_docker_host_wins_over_the_context_and_the_context_over_the_default(tmp_
 
 @pytest.mark.live
 def test_a_real_docker_is_described() -> None:
-    found = docker.read(5)
+    found = docker.read(AMPLE_S)
     if not found.reachable:
         pytest.skip(f"no Docker engine: {found.why}")
     assert found.version and found.api_version and found.root

@@ -100,7 +100,7 @@ def test_stopping_a_task_leaves_no_process(target: LocalTarget, home: Path) -> N
     step = python("t", code + "print('up', flush=True); time.sleep(600)")
     with pytest.raises(Stopped):
         do(target, home, step, stop=lambda: log.exists() and "up" in log.read_text())
-    until(lambda: target.find(RUN).processes == 0, 5)
+    until(lambda: target.find(RUN).processes == 0)
 
 
 def test_a_secret_never_reaches_the_log(home: Path) -> None:
@@ -411,5 +411,5 @@ def test_a_server_that_never_answers_can_be_stopped(home: Path, free: Endpoint) 
     with pytest.raises(Stalled, match="no part of an answer") as stalled:
         do(target, home, QUESTION.model_copy(update={"stall_s": 0.3}))
     assert stalled.value.last_lines == ("the server's own words",)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 45
     silent.set()

@@ -114,7 +114,7 @@ def test_a_server_that_keeps_ending_in_the_same_way_is_left_with_its_cause(
     assert over(control, run.id) is State.SERVING
     mark.touch()
     killed(control, run.id)
-    until(lambda: control.run(run.id).state is State.FAILED, 40, "the loop to be seen")
+    until(lambda: control.run(run.id).state is State.FAILED, 120, "the loop to be seen")
     trouble = control.run(run.id).trouble
     assert "3 times in the same way" in trouble.message.en
     assert "no memory left" in trouble.message.en
@@ -132,7 +132,7 @@ def test_a_stop_while_it_waits_is_a_stop(control: Control, home: Path) -> None: 
     killed(control, run.id)
     until(lambda: any(event.kind is Kind.NOTE for event in control.events(run.id)), 30, "the note")
     control.stop(run.id)
-    until(lambda: control.run(run.id).state is State.STOPPED, 10)
+    until(lambda: control.run(run.id).state is State.STOPPED)
     assert control._targets["local"].find(run.id).processes == 0
 
 

@@ -62,9 +62,9 @@ def test_the_code_of_a_call_works_as_it_stands(control: StillControl) -> None:
     with panel_of(control) as address:
         html = drawer(control, "api", run=run.id, origin=address, language="zh")
         curl, script = (unescape(code) for code in re.findall(r"<pre[^>]*>(.*?)</pre>", html, flags=re.DOTALL))
-        said = subprocess.run(("sh", "-c", curl), capture_output=True, text=True, timeout=30, check=True).stdout
+        said = subprocess.run(("sh", "-c", curl), capture_output=True, text=True, timeout=120, check=True).stdout
         assert '"content":"Well met."' in said.replace(": ", ":")
-        ran = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, timeout=60, check=True)
+        ran = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, timeout=120, check=True)
         assert ran.stdout == "Well met.\n"
     assert {chat.messages[0].content for chat in control.heard} == {"你好"}
 

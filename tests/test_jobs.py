@@ -407,11 +407,12 @@ def test_a_second_worker_for_one_run_is_refused(control: Control, home: Path) ->
     assert "Traceback" not in second.stderr
 
 
-def test_an_ended_worker_is_no_zombie(control: Control) -> None:
-    before = set(psutil.Process().children())  # servers that other tests share
-    run = control.start_plan(plan(python("one", "pass"))).run
+def test_an_ended_worker_is_no_zombie(control: Control, home: Path) -> None:
+    run = control.start_plan(plan(gate(home))).run
+    worker = worker_of(control, run.id)
+    open_gate(home)
     assert over(control, run.id) is State.DONE
-    until(lambda: set(psutil.Process().children()) <= before, 30, "children to be reaped")
+    until(lambda: worker.pid not in psutil.pids(), 30, "the worker to be reaped")
 
 
 def test_what_a_run_keeps_can_be_read_by_its_owner_only(control: Control, home: Path) -> None:

@@ -144,7 +144,7 @@ def followed(page: Any, control: Control, name: str, logs: dict[str, str]) -> Ru
     page.click("#sw-review [type=submit]")
     page.wait_for_url(re.compile(f"run={name}-"))
     page.evaluate(WATCHED)
-    expect(page.locator("#sw-launch h1")).to_have_text(f"{name} is running", timeout=240_000)
+    expect(page.locator("#sw-launch h1")).to_have_text(f"{name} is running", timeout=600_000)
     expect(page.locator("#sw-launch [role=alert]")).to_have_count(0)
     expect(page.locator(".stages li:not(.done)")).to_have_count(0)
     seen = page.evaluate("window.seen")

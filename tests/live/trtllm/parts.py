@@ -106,7 +106,7 @@ def deployed(control: Control, plan: Plan, state: State = State.SERVING) -> Run:
 
 def ended(control: Control, run: Run, state: State) -> Run:
     """The run when it serves or is over, in that state."""
-    run = control.wait(run.id, timeout_s=300)
+    run = control.wait(run.id, timeout_s=600)
     assert run.state is state, f"{run.state}: {run.trouble}"
     return run
 

@@ -178,7 +178,7 @@ class Clicks:
 
     def failed(self, page: Any, told: Told) -> None:
         """The page says what went wrong."""
-        expect(page.locator("#sw-launch h1")).to_have_text(f"Launch of {told.recipe.name} stopped", timeout=240_000)
+        expect(page.locator("#sw-launch h1")).to_have_text(f"Launch of {told.recipe.name} stopped", timeout=600_000)
         told.failed = self.control.run(told.run_id)
         told.alert = page.locator("#sw-launch [role=alert]").inner_text()
 
@@ -233,7 +233,7 @@ class Clicks:
     def asked(self, visitor: Visitor, told: Told) -> None:
         """From the running server to an answer in the Chat page; what stood there on the way is kept."""
         page = visitor.opens(f"/?run={told.run_id}")
-        expect(page.locator("#sw-launch h1")).to_have_text(f"{told.recipe.name} is running", timeout=240_000)
+        expect(page.locator("#sw-launch h1")).to_have_text(f"{told.recipe.name} is running", timeout=600_000)
         chat_opened(page, told.run_id)
         page.evaluate(_PIECES)
         told.answer = " ".join(visitor.asks(told.recipe.asked).split())

@@ -62,7 +62,9 @@ def test_a_llama_answers_at_the_generate_endpoint_too(llama: Run) -> None:
     assert llama.endpoint is not None
     address = f"http://127.0.0.1:{llama.endpoint.http_port}/v2/models/ensemble/generate_stream"
     question = {"text_input": "I am a ship on the slipway", "max_tokens": 60, "bad_words": "", "stop_words": ""}
-    answer = httpx.post(address, json=question | {"end_id": 2, "pad_id": 2, "stream": True}, trust_env=False)
+    answer = httpx.post(
+        address, json=question | {"end_id": 2, "pad_id": 2, "stream": True}, trust_env=False, timeout=60
+    )
     assert answer.status_code == 200, answer.text
     told = [json.loads(line.removeprefix("data:")) for line in answer.text.splitlines() if line.startswith("data:")]
     assert "ship on the slipway" in "".join(str(one.get("text_output", "")) for one in told)
@@ -158,7 +160,7 @@ def test_two_ranks_serve_through_the_bls_model_of_0_19_and_the_end_of_one_is_see
     ranks = [int(pid) for pid, words in rows if words.startswith("/opt/tritonserver/bin/tritonserver")]
     assert len(ranks) == 2
     os.kill(max(ranks), signal.SIGKILL)
-    until(lambda: control.run(run.id).state is State.FAILED, 30)
+    until(lambda: control.run(run.id).state is State.FAILED, 60)
     trouble = control.run(run.id).trouble
     assert trouble is not None and "process rank" in " ".join(trouble.last_lines)
     gone(control, run)

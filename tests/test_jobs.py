@@ -85,7 +85,7 @@ def worker_now(control: Control, run_id: str) -> psutil.Process | None:
     return None
 
 
-def over(control: Control, run_id: str, timeout_s: float = 30) -> State:
+def over(control: Control, run_id: str, timeout_s: float = 90) -> State:
     """The state that a run comes to: serving, or its end."""
 
     def look() -> State | None:

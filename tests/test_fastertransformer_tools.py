@@ -392,7 +392,8 @@ def test_a_revision_that_is_not_there_is_told(tmp_path: Path, upstream: tuple[Pa
 def test_a_named_submodule_is_fetched_and_one_that_is_none_is_no_matter(tmp_path: Path) -> None:
     git_repository(FIXTURES / "backend", tmp_path / "cutlass")
     git_repository(FIXTURES / "blog", tmp_path / "library")
-    allow = ("-c", "protocol.file.allow=always", "-c", "user.name=t", "-c", "user.email=t@example.org")
+    allow = ("-c", "protocol.file.allow=always", "-c", "user.name=t", "-c", "user.email=t@example.org",
+             "-c", "commit.gpgsign=false")  # fmt: skip
     for words in (
         ("submodule", "add", "-q", f"file://{tmp_path / 'cutlass'}", "3rdparty/cutlass"),
         ("commit", "-q", "-m", "cutlass"),

@@ -360,7 +360,7 @@ def halting(runtime_dir: Path, tiny_models: Path, tmp_path: Path) -> Iterator[en
     launcher.chmod(0o755)
     if subprocess.run(("strace", "-qqq", "-o", "/dev/null", "true"), check=False).returncode:
         missing("strace that may trace (apt install strace)")
-    model = {"model_dir": str(tiny_models / "llama"), "device": "cpu"}
+    model = {"model_dir": str(tiny_models / "endless"), "device": "cpu", "max_context": str(ENDLESS)}
     with engine_server.serving(tmp_path, {"chat": model}, launcher) as server:
         yield server
         os.killpg(server.process.pid, signal.SIGKILL)  # strace would not pass a gentler signal on
@@ -374,7 +374,10 @@ def test_chats_that_are_cancelled_behind_slow_sends_leave_the_server_whole(
 
     def one(seed: int) -> None:
         draw = random.Random(seed)
-        talk = Talk(halting, text_input="hello", max_tokens=draw.randrange(200, 400), temperature=0.8, seed=seed)
+        most = (
+            draw.randrange(200, 400) if seed % 2 else ON_AND_ON["max_tokens"]
+        )  # some end just when they are cancelled
+        talk = Talk(halting, text_input="hello", max_tokens=most, temperature=0.8, seed=seed)
         for _ in range(draw.randrange(4)):
             if not talk.last:
                 talk.next()
@@ -383,4 +386,4 @@ def test_chats_that_are_cancelled_behind_slow_sends_leave_the_server_whole(
     for done in [crowd.submit(one, seed) for seed in range(1500)]:
         done.result(timeout=120)
     assert answer(halting, **HELLO) == before
-    assert metric(halting, "slipway_requests_total", model="chat", outcome="cancelled") > 750
+    until(lambda: metric(halting, "slipway_requests_total", model="chat", outcome="cancelled") >= 750)

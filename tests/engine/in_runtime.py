@@ -25,7 +25,7 @@ from slipway_engine import loading, rope, sampling
 from slipway_engine import scheduler as schedulers
 from slipway_engine.errors import RequestError
 from slipway_engine.job import Choice, Job
-from slipway_engine.network import Network
+from slipway_engine.network import Network, available, free_memory
 from slipway_engine.prompt import Defaults, Limits, Prompter
 from slipway_engine.request import Ask
 from slipway_engine.sampling import Sampler
@@ -399,6 +399,11 @@ def check_sampling_defaults_come_from_the_generation_config() -> None:
     config = hf.GenerationConfig(do_sample=True, temperature=0.6, top_k=20, top_p=0.95, repetition_penalty=1.05)
     assert loading._defaults(config) == Defaults(0.6, 20, 0.95, 1.05)
     assert loading._defaults(hf.GenerationConfig()) == Defaults()
+
+
+def check_memory_in_which_files_are_kept_counts_as_free() -> None:
+    assert available("MemTotal:  900 kB\nMemFree:    7 kB\nMemAvailable:    600 kB\nBuffers: 1 kB\n") == 600 << 10
+    assert free_memory(CPU) > 0
 
 
 def check_draw_never_leaves_what_top_k_and_top_p_left() -> None:

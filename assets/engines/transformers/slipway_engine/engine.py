@@ -22,7 +22,7 @@ from .errors import RequestError, internal, queue_full, shutting_down
 from .job import Reply
 from .loading import NAMES, CannotLoad, Loaded, described, load
 from .metrics import Metrics
-from .network import Network, Unsupported
+from .network import Network, Unsupported, free_memory
 from .prompt import Limits, Prompter
 from .request import Ask, Message
 from .scheduler import Scheduler, Serial
@@ -267,12 +267,7 @@ def _budget(network: Network) -> int:
     """Rows x columns of cache that may be used, from the memory that is free now."""
     if network.device.type == "cuda":
         torch.cuda.empty_cache()
-        free = torch.cuda.mem_get_info(network.device)[0]
-    else:
-        import os
-
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(free * CACHE_SHARE[network.device.type]) // network.token_bytes
+    return int(free_memory(network.device) * CACHE_SHARE[network.device.type]) // network.token_bytes
 
 
 def _piece(network: Network, batch: Any) -> int:

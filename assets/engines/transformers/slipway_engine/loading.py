@@ -13,6 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from . import rope
+from .network import free_memory
 from .prompt import Defaults
 from .settings import Settings
 
@@ -116,9 +117,8 @@ def choose_dtype(wanted: str, own: torch.dtype, device: torch.device, weights_by
         if own == torch.bfloat16 and old:
             return torch.float16
         return own if own in NAMES else torch.float32
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     as_fp32 = weights_bytes * 4 // own.itemsize
-    return torch.float32 if own == torch.float32 or as_fp32 * 1.5 < pages else torch.bfloat16
+    return torch.float32 if own == torch.float32 or as_fp32 * 1.5 < free_memory(device) else torch.bfloat16
 
 
 def _configured_dtype(config: Any) -> torch.dtype:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,3 +51,16 @@ class Network:
             given["logits_to_keep"] = 1
         logits: torch.Tensor = self.model(use_cache=True, return_dict=True, **given).logits[:, -1]
         return logits
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that may be taken: of the GPU, or of this machine's memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available(Path("/proc/meminfo").read_text())
+
+
+def available(told: str) -> int:
+    """Bytes that programs can have without swapping, as Linux tells it: the files that it keeps in memory give way, and
+    after some days they fill nearly all of it. Source: proc_meminfo(5), MemAvailable."""
+    return next(int(line.split()[1]) << 10 for line in told.splitlines() if line.startswith("MemAvailable:"))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .job import Choice, Job
-from .network import Network
+from .network import Network, free_memory
 from .scheduler import Batch
 from .window import Group
 
@@ -130,7 +130,7 @@ def _wide(network: Network) -> Iterator[None]:
     """The model in fp32 for a while, if it is in half precision and memory allows; else as it is."""
     weights = [weight for weight in network.model.parameters() if weight.dtype in (torch.float16, torch.bfloat16)]
     need = 2 * sum(weight.nbytes for weight in weights)
-    if not weights or need > _free(network.device):
+    if not weights or need > free_memory(network.device):
         yield
         return
     before = [weight.dtype for weight in weights]
@@ -146,11 +146,3 @@ def _wide(network: Network) -> Iterator[None]:
         network.dtype, network.cache_dtype = dtypes
         if network.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _free(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    import os
-
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -125,6 +125,7 @@ class Follower:
         self._taken = Taken(cursor, size, secrets)
         self._file = log.open("ab", buffering=0)
         self._told = 0.0
+        self._kept: Cursor | None = None
         self._read = 0
         self._keep_cursor()
         self._thread = threading.Thread(target=self._follow, args=(min(cursor.recent, default=""),), daemon=True)
@@ -179,9 +180,12 @@ class Follower:
             return  # the cursor stands behind whole messages only
         self._told = time.monotonic()
         cursor = Cursor(container=self._container, recent=self._taken.recent, size=self._log.stat().st_size)
+        if cursor == self._kept:
+            return  # a server that says nothing would have it written every second for as long as it serves
         new = self._cursor_file.with_suffix(".cursor.new")
         new.write_text(cursor.model_dump_json(), encoding="utf-8")
         new.replace(self._cursor_file)
+        self._kept = cursor
 
     def _read_cursor(self) -> Cursor | None:
         try:

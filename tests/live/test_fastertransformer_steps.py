@@ -352,7 +352,9 @@ def test_after_all_that_it_answers_and_so_it_does_when_panel_and_worker_were_kil
     built = held.images.get(climb.plan.step("image").tag)
     told = json.dumps([inspected, built.attrs, built.history()]).encode()
     assert inspected and TOKEN.encode() not in told
-    # By another process: to open and close SQLite's file here would let go of the locks that this one has on it.
-    looked = subprocess.run(("grep", "-rlF", TOKEN, climb.control.settings.home), capture_output=True, text=True)
+    # By another process: to open and close SQLite's file here would let go of the locks that this one has on it. What
+    # a worker writes anew may be gone before it is read: then once more.
+    look = ("grep", "-rlF", TOKEN, climb.control.settings.home)
+    looked = until(lambda: (one := subprocess.run(look, capture_output=True, text=True)).returncode != 2 and one)
     assert (looked.stdout, looked.returncode) == ("", 1)
     gone(climb.control, run)

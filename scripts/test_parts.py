@@ -28,6 +28,7 @@ PACKAGES = {
     "sshd": "openssh-server",
     "strace": "strace",
 }
+PATIENT = ("-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=300")  # of a mirror, and of a machine's own updates
 FONTS = ("fonts-noto-cjk", "/usr/share/fonts/opentype/noto")
 BUILDX = "usr/libexec/docker/cli-plugins/docker-buildx"
 BUILDX_SUITE = "trixie"  # Debian has it from there on
@@ -42,8 +43,9 @@ def main() -> int:
         print(f"Installing for the tests: {' '.join(missing)}", flush=True)
         env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
         quiet = {"env": env, "stdout": subprocess.DEVNULL}
-        subprocess.run(("apt-get", "update", "-q"), check=False, **quiet)
-        subprocess.run(("apt-get", "install", "-qy", "--no-install-recommends", *missing), check=False, **quiet)
+        subprocess.run(("apt-get", *PATIENT, "update", "-q"), check=False, **quiet)
+        install = ("apt-get", *PATIENT, "install", "-qy", "--no-install-recommends", *missing)
+        subprocess.run(install, check=False, **quiet)
     _get_buildx()
     home = str(_home())
     for kept in ("slipway.db", "slipway.db-wal", "slipway.db-shm"):
@@ -79,7 +81,7 @@ def _get_buildx() -> None:
         return
     with tempfile.TemporaryDirectory() as own:
         for options in ((), _newer_debian(Path(own))):
-            command = ("apt-get", *options, "download", "-q", "docker-buildx")
+            command = ("apt-get", *PATIENT, *options, "download", "-q", "docker-buildx")
             subprocess.run(command, cwd=own, check=False, capture_output=True)
             for package in Path(own).glob("docker-buildx_*.deb"):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,7 @@ def _newer_debian(own: Path) -> tuple[str, ...]:
     named = {"Dir::Etc::sourcelist": own / "sources.list", "Dir::Etc::sourceparts": "/dev/null",
              "Dir::State::lists": own / "lists", "Dir::Cache": own / "cache"}  # fmt: skip
     options = tuple(word for name, value in named.items() for word in ("-o", f"{name}={value}"))
-    subprocess.run(("apt-get", *options, "update", "-q"), check=False, capture_output=True)
+    subprocess.run(("apt-get", *PATIENT, *options, "update", "-q"), check=False, capture_output=True)
     return options
 
 
@@ -112,7 +114,7 @@ def _start_docker() -> None:
     with (home / "dockerd.log").open("ab") as out:
         engine = subprocess.Popen(("dockerd",), stdout=out, stderr=out, start_new_session=True)
     (home / "dockerd.pid").write_text(str(engine.pid))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not _answers() and engine.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     if not _answers():

@@ -85,25 +85,36 @@ def test_a_build_under_buildx_stops_at_once_and_leaves_no_process(home: Path, im
     assert not target.has(step)
 
 
+def goes_on(word: str) -> None:
+    """Lets the programs go on that have the word in their command."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(word in part for part in process.info["cmdline"] or ()):
+            process.resume()
+
+
 def test_a_build_under_buildx_outlives_its_worker_and_no_line_is_lost_or_told_twice(
     home: Path, image: str, engine, with_buildx: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in with_buildx.items():
         monkeypatch.setenv(name, value)
     word = token_hex(4)
-    loop = f"for number in $(seq 30); do echo tick-$number {word}; sleep 0.1; done"
-    step = dockerfile(home, f"FROM {stand_in.DEBIAN}\nRUN {loop}\n")
+    loop = f"for number in $(seq 30); do echo tick-$number {word}; [ $number = 5 ] && kill -STOP $$; done"
+    step = dockerfile(home, f"FROM {stand_in.DEBIAN}\nRUN sh -c '{loop}'; true\n")  # pid 1 would not stop
     control = make_control({"home": str(home)})
     run = control.start_plan(a_plan(step)).run
     path = control.log_path(run.id, step.id)
     until(lambda: path.exists() and f"\ntick-5 {word}\n" in path.read_text(), 30, "the build to be under way")
-    worker = worker_of(control, run.id)
-    worker.kill()
-    worker.wait(10)
-    make_control({"home": str(home)}).recover()
+    try:
+        worker = worker_of(control, run.id)
+        worker.kill()
+        worker.wait(10)
+        make_control({"home": str(home)}).recover()
+        found = "Found the running build."
+        until(lambda: found in {event.text.en for event in control.events(run.id) if event.text}, 60, found)
+    finally:
+        goes_on(word)
     ended = control.wait(run.id, 60)
     assert ended.state is State.DONE, ended.trouble
-    assert "Found the running build." in {event.text.en for event in control.events(run.id) if event.text}
     assert re.findall(rf"^tick-(\d+) {word}$", path.read_text(), re.MULTILINE) == [str(n) for n in range(1, 31)]
     assert not list(path.parent.parent.glob("*.buildx.*"))
     engine.images.remove(step.tag)

@@ -118,7 +118,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, models: dict[str, dict[str, str]], launcher: Path, timeout_s: float = 180.0, *options: str
+    folder: Path, models: dict[str, dict[str, str]], launcher: Path, timeout_s: float = 300.0, *options: str
 ) -> Iterator[Server]:
     """A server over a fresh repository in the folder, ended with the block. Raises RuntimeError if it fails."""
     write_repository(folder / "repository", models)

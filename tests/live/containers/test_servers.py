@@ -97,7 +97,9 @@ def test_a_server_outlives_its_worker(control: Control, image: str, engine) -> N
     control.recover()
     assert worker_of(control, run.id).pid != worker.pid
     assert [one.id for one in mine(engine, control.settings.home)] == [served]
-    text = "\n".join(control.log(run.id, "s").lines)
+    control.stop(run.id)
+    until(lambda: not control.run(run.id).state.is_open(), 30)
+    text = "\n".join(control.log(run.id, "s").lines)  # the whole: lines come a while after they were said
     assert text.count("Started GRPCInferenceService") == 1
 
 

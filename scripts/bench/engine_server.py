@@ -6,6 +6,7 @@ Standard library only. The server is the embedded runtime's, or any that `launch
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -79,12 +80,13 @@ def free_ports(count: int) -> list[int]:
     """Ports of loopback that nobody has, and that the kernel gives to nobody who asks for any while a server loads."""
     found: list[int] = []
     with contextlib.ExitStack() as held:
-        while len(found) < count:
-            port = secrets.choice(PORTS)
+        for port in secrets.SystemRandom().sample(PORTS, 500):
             with contextlib.suppress(OSError):
                 held.enter_context(socket.socket()).bind(("127.0.0.1", port))
                 found.append(port)
-    return found
+            if len(found) == count:
+                return found
+    raise OSError(errno.EADDRINUSE, "no port of loopback is free")
 
 
 @dataclass

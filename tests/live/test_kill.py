@@ -28,6 +28,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 STAGES = ("runtime-packages", "repository", "serve", "first-answer", "serving")
 
 
+STARTED: list[Panel] = []
+"""The panels of a test, which are ended with it however it ends: one that is left launches runs beside the next."""
+
+
 class Panel:
     """A panel process, started as a person would start it."""
 
@@ -35,6 +39,7 @@ class Panel:
         (self.port,) = free_ports(1)
         words = (sys.executable, "-m", "app", "--home", str(home), "panel", "--port", str(self.port), "--demo")
         self.process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        STARTED.append(self)
 
     def up(self) -> bool:
         try:
@@ -54,6 +59,8 @@ def clean(live_control: Control) -> Iterator[Control]:
         if run.name == "demo":
             gone(live_control, run)
     yield live_control
+    while STARTED:
+        STARTED.pop().end(signal.SIGKILL)
     for run in live_control.open_runs():
         if run.name == "demo":
             gone(live_control, run)
@@ -73,7 +80,9 @@ def forget(control: Control, step_id: str, live_home: Path) -> None:
 
 def at(control: Control, run_id: str, stage: str) -> bool:
     """True once the run has reached the stage, or is past it."""
-    if control.run(run_id).state is State.SERVING:
+    run = control.run(run_id)
+    assert run.state is not State.FAILED, run.trouble
+    if run.state is State.SERVING:
         return True
     return any(event.step == stage and event.kind is Kind.STARTED for event in control.events(run_id))
 

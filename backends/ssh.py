@@ -26,13 +26,20 @@ class Tunnel:
     def __init__(self, host: str, forwards: Iterable[tuple[str, str]], timeout_s: float = 20.0) -> None:
         pairs = tuple(forwards)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  kept as long as the tunnel
-        self._child = subprocess.Popen(
-            command(host, pairs, timeout_s),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            start_new_session=True,
-        )
+        try:
+            self._child = subprocess.Popen(
+                command(host, pairs, timeout_s),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._said,
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            self._said.close()
+            raise Unreachable(
+                Text(en=f"{host} cannot be reached: there is no ssh here.", zh=f"无法访问 {host}：本机没有 ssh。"),
+                Text(en="Install OpenSSH's client.", zh="请安装 OpenSSH 客户端。"),
+            ) from None
         deadline = time.monotonic() + timeout_s
         sockets = [Path(near) for near, _ in pairs if near.startswith("/")]
         up = b""

@@ -490,6 +490,12 @@ def test_a_docker_behind_ssh_that_cannot_be_reached_says_so(tmp_path: Path) -> N
     assert found.why is not None and "cannot be reached" in found.why.en and "无法访问" in found.why.zh
 
 
+def test_a_machine_without_ssh_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = docker.read(2, {"DOCKER_HOST": "ssh://me@127.0.0.1:9", "HOME": str(tmp_path)})
+    assert found.why is not None and "no ssh here" in found.why.en and "没有 ssh" in found.why.zh
+
+
 @pytest.mark.parametrize("kind", ["tcp", "ssh"])
 def test_a_password_in_dockers_address_is_no_fact(tmp_path: Path, kind: str) -> None:
     found = docker.read(2, {"DOCKER_HOST": f"{kind}://me:pa55word@127.0.0.1:9", "HOME": str(tmp_path)})

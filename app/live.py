@@ -24,7 +24,6 @@ from backends.text import Language
 from backends.watched import Watched
 
 T = TypeVar("T")
-K = TypeVar("K")
 log = logging.getLogger(__name__)
 
 RUN_S = 0.2
@@ -66,11 +65,17 @@ class PanelNow(NamedTuple):
 
 
 class Followed(Generic[T]):
-    """One thing that is looked at while somebody watches. `look` returns None where nothing changed; `more` says that
-    another look would find more at once."""
+    """One thing that is looked at while somebody watches. `begin` makes a look, which returns None where nothing
+    changed; `more` says that another look would find more at once. When somebody watches again it begins anew: what was
+    seen last may be long over, and what changed while the last one left is seen again."""
 
-    def __init__(self, look: Callable[[], T | None], period_s: float, more: Callable[[], bool] = lambda: False) -> None:
-        self._look = look
+    def __init__(
+        self,
+        begin: Callable[[], Callable[[], T | None]],
+        period_s: float,
+        more: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._begin = begin
         self._period_s = period_s
         self._more = more
         self._wakes: set[asyncio.Event] = set()
@@ -83,7 +88,8 @@ class Followed(Generic[T]):
         """Sets `wake` at every change, as long as the context lasts."""
         self._wakes.add(wake)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._go())
+            self.value = None
+            self._task = asyncio.create_task(self._go(self._begin()))
         try:
             yield
         finally:
@@ -92,11 +98,11 @@ class Followed(Generic[T]):
                 self._task.cancel()
                 self._task = None
 
-    async def _go(self) -> None:
+    async def _go(self, look: Callable[[], T | None]) -> None:
         quiet = 0
         while True:
             try:
-                found = await asyncio.to_thread(self._look)
+                found = await asyncio.to_thread(look)
             except SlipwayError as gone:
                 log.info("no longer followed: %s", gone)
                 return
@@ -192,8 +198,8 @@ class Live:
 
     def __init__(self, control: Control) -> None:
         self._control = control
-        self._panels: dict[None, Followed[PanelNow]] = {}
-        self._monitors: dict[None, Followed[watch.Watched]] = {}
+        self._panel = Followed(lambda: PanelLook(control), PANEL_S)
+        self._monitor = Followed(lambda: watch.MonitorLook(control), PANEL_S)
         self._runs: dict[str, Followed[RunNow]] = {}
         self._logs: dict[tuple[str, str, int], tuple[LogLook, Followed[LogPage]]] = {}
         self._samples: dict[tuple[int, Language], bytes] = {}
@@ -213,28 +219,25 @@ class Live:
         self._open.add(mine)
         with contextlib.ExitStack() as stack:
             stack.callback(self._open.discard, mine)
+            stack.enter_context(self._panel.watched(wake))
             seen = {"panel": 0, "monitor": -1, "run": 0}
-            control = self._control
-            panel = _follow(self._panels, None, lambda: Followed(PanelLook(control), PANEL_S), stack, wake)
             run = self._run(wanted.run, stack, wake) if wanted.run else None
             reader = await self._reader(wanted, stack, wake) if wanted.run and wanted.step else None
-            monitor: Followed[watch.Watched] | None = None
             if wanted.monitor:
-                look = watch.MonitorLook(control)
-                monitor = _follow(self._monitors, None, lambda: Followed(look, PANEL_S), stack, wake)
+                stack.enter_context(self._monitor.watched(wake))
             yield b"retry: 1000\n\n"
             if reader is not None and reader.skipped:
                 yield frame("skip", {"bytes": reader.skipped})
             beat = time.monotonic()
             while not self._closing:
                 wake.clear()
-                if panel.value is not None and panel.version != seen["panel"]:
-                    seen["panel"] = panel.version
-                    yield frame("panel", panel_message(panel.value, wanted.language))
-                if monitor is not None and monitor.value is not None and monitor.version != seen["monitor"]:
-                    whole = monitor.version != seen["monitor"] + 1
-                    seen["monitor"] = monitor.version
-                    yield self._sample(monitor.value, wanted.language, whole)
+                if self._panel.value is not None and self._panel.version != seen["panel"]:
+                    seen["panel"] = self._panel.version
+                    yield frame("panel", panel_message(self._panel.value, wanted.language))
+                if wanted.monitor and self._monitor.value is not None and self._monitor.version != seen["monitor"]:
+                    whole = self._monitor.version != seen["monitor"] + 1
+                    seen["monitor"] = self._monitor.version
+                    yield self._sample(self._monitor.value, wanted.language, whole)
                 if run is not None and run.value is not None and run.version != seen["run"]:
                     seen["run"] = run.version
                     yield frame("run", run_message(run.value, wanted.step, wanted.language))
@@ -266,7 +269,10 @@ class Live:
         return self._samples[key]
 
     def _run(self, run_id: str, stack: contextlib.ExitStack, wake: asyncio.Event) -> Followed[RunNow]:
-        return _follow(self._runs, run_id, lambda: Followed(RunLook(self._control, run_id), RUN_S), stack, wake)
+        followed = self._runs.setdefault(run_id, Followed(lambda: RunLook(self._control, run_id), RUN_S))
+        stack.callback(_forget, self._runs, run_id, followed)
+        stack.enter_context(followed.watched(wake))
+        return followed
 
     async def _reader(self, wanted: Wanted, stack: contextlib.ExitStack, wake: asyncio.Event) -> Reader:
         run, step, start = key = (wanted.run or "", wanted.step or "", wanted.start)
@@ -278,7 +284,7 @@ class Live:
             skipped = cursor - begin
         if key not in self._logs:
             look = LogLook(self._control, *key, cursor)
-            self._logs[key] = (look, Followed(look, LOG_S, lambda: look.behind))
+            self._logs[key] = (look, Followed(lambda: look, LOG_S, lambda: look.behind))
         look, followed = self._logs[key]
         stack.callback(_forget, self._logs, key, self._logs[key])
         stack.enter_context(followed.watched(wake))
@@ -341,21 +347,6 @@ def run_message(now: RunNow, step: str | None, language: Language) -> dict[str, 
         "titles": {view.id: view.title.of(language) for view in now.steps},
         "slots": launch.slots(now.run, now.steps, step or best, language),
     }
-
-
-def _follow(
-    kept: dict[K, Followed[T]],
-    key: K,
-    make: Callable[[], Followed[T]],
-    stack: contextlib.ExitStack,
-    wake: asyncio.Event,
-) -> Followed[T]:
-    """The one follower of a thing. One that nobody watched is made anew: what it saw last may be long over, and what
-    changed while it was let go is seen again."""
-    followed = kept[key] if key in kept else kept.setdefault(key, make())
-    stack.callback(_forget, kept, key, followed)
-    stack.enter_context(followed.watched(wake))
-    return followed
 
 
 def _forget(kept: dict[Any, Any], key: Any, value: Any) -> None:

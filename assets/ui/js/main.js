@@ -169,8 +169,6 @@ slipway.fill = (slots) => {
     latest[name] = made;
     for (const slot of $$(`[data-slot="${name}"]`)) slipway.untouched(slot, () => put(slot, latest[name]));
   }
-  dress();
-  paintPicks();
 };
 
 function put(slot, made) {

@@ -321,7 +321,7 @@ def test_a_link_to_a_run_shows_it_and_its_log(visitor: Visitor, control: StillCo
 def test_who_reads_further_up_stays_in_a_step_when_the_next_begins(visitor: Visitor, control: StillControl) -> None:
     run, step = running(control)
     after = run.plan.steps[1].id
-    control.starts(run, step, "".join(f"line {number}\n" for number in range(300)))
+    control.starts(run, step, "".join(f"{'error' if number == 200 else 'line'} {number}\n" for number in range(300)))
     page = visitor.opens(f"/?run={run.id}")
     words = page.locator("[data-log-rows] > div > span:last-child")
     expect(words.last).to_have_text("line 299")
@@ -331,6 +331,10 @@ def test_who_reads_further_up_stays_in_a_step_when_the_next_begins(visitor: Visi
     )
     assert page.is_checked("[data-log-follow]"), "a log that becomes smaller was scrolled by nobody"
     expect(words.last).to_have_text("line 299")
+    page.click('[data-log-level="W"]')
+    expect(words).to_have_count(0)
+    page.click("[data-log-first]")
+    expect(words.filter(has_text="error 200")).to_be_visible()
     view.evaluate("(view) => { view.scrollTop = 0; }")
     expect(page.locator("[data-log-follow]")).not_to_be_checked()
     control.told(run, Event(step=step, kind=Kind.DONE))

@@ -103,11 +103,16 @@ function searchFrom(start) {
 function jump(step) {
   if (!found.length) return;
   at = at < 0 ? (step > 0 ? 0 : found.length - 1) : (at + step + found.length) % found.length;
-  setFollow(false);
-  const view = $("view");
-  view.scrollTop = tops[found[at]] * ROW - view.clientHeight / 3;
-  draw();
+  lookAt(found[at]);
   foot();
+}
+
+function lookAt(i) {
+  setFollow(false);
+  draw(); // a view is as high as what was drawn in it last, and cannot be scrolled beyond that
+  const view = $("view");
+  view.scrollTop = tops[i] * ROW - view.clientHeight / 3;
+  draw();
 }
 
 export function openLog(run, step, pinned = false) {
@@ -353,11 +358,7 @@ document.addEventListener("click", async (event) => {
   } else if (hit("first")) {
     setLevel("all");
     const index = state.levels.indexOf("E");
-    if (index < 0) return; // it is so long ago that its line has gone from the page
-    setFollow(false);
-    const view = $("view");
-    view.scrollTop = tops[index] * ROW - view.clientHeight / 3;
-    later();
+    if (index >= 0) lookAt(index); // else it is so long ago that its line has gone from the page
   } else if (hit("step")) openLog(state.run, hit("step").dataset.logStep, true);
 });
 // Gradio makes the log when its tab is first opened; what came before that is drawn once it has a size.

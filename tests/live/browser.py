@@ -36,6 +36,12 @@ def opened(chromium: str) -> Iterator[Any]:
         browser.close()
 
 
+def close_all(browser: Any) -> None:
+    """Closes every window: a page whose panel has gone looks for it for ever, beside the next tests."""
+    for context in browser.contexts:
+        context.close()
+
+
 @contextmanager
 def panel_of(control: Control) -> Iterator[str]:
     """The panel over `control`, served from a thread of this process."""

@@ -18,7 +18,7 @@ from backends.events import Event, Kind
 from backends.runs import Run, State
 from backends.spec import Chat, Gpu, Piece
 from storage.store import Store
-from tests.live.browser import Visitor, panel_of, serious
+from tests.live.browser import Visitor, close_all, panel_of, serious
 from tests.ui.conftest import StillControl, StillTarget, machine
 
 pytestmark = pytest.mark.live
@@ -40,9 +40,10 @@ def control(home: Path, store: Store) -> StillControl:
 
 
 @pytest.fixture
-def panel(control: StillControl) -> Iterator[str]:
+def panel(browser, control: StillControl) -> Iterator[str]:
     with panel_of(control) as address:
         yield address
+        close_all(browser)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from backends.steps import Plan
 from backends.watched import WatchedServer
 from tests.conftest import until
 from tests.guides import path
-from tests.live.browser import Visitor, panel_of, serious
+from tests.live.browser import Visitor, close_all, panel_of, serious
 from tests.live.test_browser import EVIL
 from tests.ui.conftest import ENDPOINT, StillControl, control  # noqa: F401  the fixture
 
@@ -28,11 +28,12 @@ ANSWER = [Piece(text="Hull, "), Piece(text="keel and bow."), Piece(finish="stop"
 
 
 @pytest.fixture
-def panel(control: StillControl) -> Iterator[str]:  # noqa: F811
+def panel(browser, control: StillControl) -> Iterator[str]:  # noqa: F811
     control.answers = ANSWER
     control.served()
     with panel_of(control) as address:
         yield address
+        close_all(browser)
 
 
 def test_conversations_are_kept_found_named_exported_and_deleted(browser, panel, control) -> None:  # noqa: F811

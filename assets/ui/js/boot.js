@@ -61,9 +61,9 @@
   const untouched = (part, act) => { if (pressed && part?.contains(pressed)) late.set(part, act); else act(); };
   addEventListener("pointerdown", (event) => { pressed = event.button ? null : event.target; }, true); // a menu takes the other buttons' end
   addEventListener("keydown", (event) => { if (event.key === " " && event.target.closest?.("button, summary")) pressed = event.target; }, true);
-  for (const name of ["pointerup", "pointercancel", "keyup", "blur"]) {
-    addEventListener(name, () => setTimeout(() => { pressed = null; const acts = [...late.values()]; late.clear(); for (const act of acts) act(); }, 0), true);
-  }
+  const lift = () => setTimeout(() => { pressed = null; const acts = [...late.values()]; late.clear(); for (const act of acts) act(); }, 0);
+  for (const name of ["pointerup", "pointercancel", "keyup"]) addEventListener(name, lift, true);
+  addEventListener("blur", lift); // the window's own: a field is left as soon as a button is pressed
 
   const tell = (reply) => { for (const listener of listeners) listener(reply); };
 

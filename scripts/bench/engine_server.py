@@ -161,6 +161,7 @@ def _wait(server: Server, timeout_s: float) -> None:
             raise RuntimeError("tritonserver ended:\n" + server.tail())
         with contextlib.suppress(urllib.error.URLError, OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{server.http_port}/v2/health/ready", timeout=2).close()
+            server.metrics()  # which it begins to show last
             return
         time.sleep(0.1)
     raise RuntimeError("tritonserver is not ready in time:\n" + server.tail())

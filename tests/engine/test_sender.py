@@ -11,7 +11,7 @@ import pytest
 from slipway_engine.errors import RequestError, internal
 from slipway_engine.job import Job
 from slipway_engine.metrics import Metrics
-from slipway_engine.sender import PARTING_S, Sender
+from slipway_engine.sender import PARTING_S, TURN_S, Sender
 
 from tests.conftest import until
 
@@ -30,18 +30,20 @@ class Letters:
 class Listener:
     """A reply that keeps what it gets."""
 
-    def __init__(self, *, broken: bool = False) -> None:
+    def __init__(self, *, broken: bool = False, halts_s: float = 0.0) -> None:
         self.text, self.finish, self.problem, self.sends = "", "", None, 0
         self.ended, self.left = threading.Event(), False
         self.seen_gone: float | None = None
         self.ended_at = 0.0
         self.was_over = False  # its chat, when its final answer came
-        self._broken = broken
+        self._broken, self._halts_s, self.went_on = broken, halts_s, 0.0
 
     def delta(self, text: str) -> None:
         assert not self.ended.is_set()
         if self._broken:
             raise OSError("the client's side is gone")
+        time.sleep(self._halts_s)
+        self.went_on = time.monotonic()
         self.text += text
         self.sends += 1
 
@@ -139,6 +141,21 @@ def test_an_answer_whose_client_left_before_its_end_is_held_back_too(sender: Sen
     assert listener.ended.wait(PATIENCE_S)
     assert (listener.text, listener.finish, listener.problem) == ("", "cancelled", None)
     assert listener.seen_gone is not None and listener.ended_at - listener.seen_gone >= PARTING_S
+
+
+def test_what_is_held_back_keeps_its_distance_from_a_time_in_which_everything_stood_still() -> None:
+    sending = Sender(Letters(), Metrics(None, {}, lambda: (0, 0)), lambda line: None)
+    away, halts = Listener(), Listener(halts_s=PARTING_S + TURN_S)
+    away.left = True
+    for listener, end in ((away, "stop"), (halts, None)):
+        job = make(listener)
+        job.fresh.extend(map(ord, "text"))
+        job.end = end
+        sending.add(job)
+    sending.start()  # its first turn is both
+    assert away.ended.wait(PATIENCE_S)
+    sending.close()
+    assert halts.text == "text" and away.ended_at - halts.went_on >= PARTING_S - TURN_S
 
 
 def test_a_sender_that_closes_sends_what_it_held_back() -> None:

@@ -27,6 +27,7 @@ from .text import Detokeniser, StopStrings
 POLL_S = 0.03  # how often each chat is asked whether its client is gone
 SETTLE_S = 0.005  # how long gRPC gets to report an answer's write before the final answer follows it
 PARTING_S = 0.5  # how long the final answer to a client that is gone is held back
+TURN_S = 0.1  # most that one turn of the sender counts for of that: while a machine stood still, gRPC did too
 PACE_S = 0.01  # least time between rounds, so that one chat gets at most a hundred answers a second
 REST = 3.0  # seconds of rest for each second of sending
 REST_LIMIT_S = 0.05
@@ -51,6 +52,7 @@ class Sender:
         self._tokenizer, self._metrics, self._log = tokenizer, metrics, log
         self._live: dict[Job, _Outgoing] = {}
         self._parting: deque[tuple[float, Callable[[], None]]] = deque()  # final answers held back: when, how
+        self._turn, self._lived = 0.0, 0.0  # when its turn began; seconds of its turns, the clock of what is held back
         self._news, self._urgent = threading.Event(), threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="slipway-send", daemon=True)
@@ -82,14 +84,16 @@ class Sender:
         return len(self._live)
 
     def _run(self) -> None:
+        self._turn = time.monotonic()
         while True:
-            self._news.wait(POLL_S if self._live else 0.25)
+            self._news.wait(POLL_S if self._live or self._parting else 0.25)
             closing = self._closing
             self._news.clear()
             self._urgent.clear()
             began = time.monotonic()
+            self._lived, self._turn = self._lived + min(began - self._turn, TURN_S), began
             self._round(list(self._live.values()), began)
-            self._see_off(began)
+            self._see_off()
             self._metrics.flush(began)
             if closing and not self._parting and all(job.end is None for job in self._live):
                 return
@@ -103,16 +107,16 @@ class Sender:
                 self._serve(chat, now)
             except Exception as error:  # one reply that cannot be sent must not stop the others
                 self._log(f"an answer could not be sent: {error!r}")
-                self._part(chat, "failed", partial(chat.job.reply.error, internal(error)), now)
+                self._part(chat, "failed", partial(chat.job.reply.error, internal(error)))
 
-    def _part(self, chat: _Outgoing, outcome: str, last: Callable[[], None], now: float) -> None:
+    def _part(self, chat: _Outgoing, outcome: str, last: Callable[[], None]) -> None:
         """Ends a chat that nobody reads any more, its last answer later."""
-        self._parting.append((now + PARTING_S, last))
+        self._parting.append((self._lived + time.monotonic() - self._turn + PARTING_S, last))
         self._forget(chat, outcome)
 
-    def _see_off(self, now: float) -> None:
+    def _see_off(self) -> None:
         """Sends the last answers that were held back long enough."""
-        while self._parting and self._parting[0][0] <= now:
+        while self._parting and self._parting[0][0] <= self._lived:
             last = self._parting.popleft()[1]
             try:
                 last()
@@ -127,7 +131,7 @@ class Sender:
         if ends:
             time.sleep(max(0.0, chat.settled - time.monotonic()))
         if (ends or now >= chat.next_poll) and job.reply.gone():
-            self._part(chat, "cancelled", partial(job.reply.final, "", "cancelled", job), now)
+            self._part(chat, "cancelled", partial(job.reply.final, "", "cancelled", job))
             return
         if now >= chat.next_poll:
             chat.next_poll = now + POLL_S

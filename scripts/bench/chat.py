@@ -6,10 +6,7 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 
 import httpx
@@ -19,9 +16,9 @@ from app.__main__ import control as make_control
 from app.control import DEMO
 from backends.runs import Run, State
 from scripts.bench import Figure
-from scripts.bench.deploy import free_ports
 from scripts.bench.engine_client import Tally
 from scripts.bench.engine_client import chat as raw_chat
+from scripts.bench.panel import panel_over
 
 TOKENS = 2000
 ROUNDS = 5
@@ -38,26 +35,18 @@ def figures() -> Iterator[Figure]:
     run = control.wait(run.id, timeout_s=300)
     if run.state is not State.SERVING:
         raise RuntimeError(f"{run.id}: {run.state} {run.trouble}")
-    port = free_ports(1)[0]
-    panel = subprocess.Popen(
-        (sys.executable, "-m", "app", "--home", home, "panel", "--port", str(port)),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     try:
-        _wait(f"http://127.0.0.1:{port}/slipway/health", panel)
-        seed = next(seed for seed in range(1, 200) if _raw(run, seed)[0] == TOKENS)
-        page, raw = [], []
-        for _ in range(ROUNDS):
-            page.append(_rate(_page(port, run, seed)))
-            raw.append(_rate(_raw(run, seed)))
+        with panel_over(home) as (_, address):
+            seed = next(seed for seed in range(1, 200) if _raw(run, seed)[0] == TOKENS)
+            page, raw = [], []
+            for _ in range(ROUNDS):
+                page.append(_rate(_page(address, run, seed)))
+                raw.append(_rate(_raw(run, seed)))
         yield Figure("chat.page", statistics.median(page), " tok/s")
         yield Figure("chat.grpc", statistics.median(raw), " tok/s")
         ratios = [one / other for one, other in zip(page, raw, strict=True)]
         yield Figure("chat.page_to_grpc", statistics.median(ratios), least=0.95)
     finally:
-        panel.terminate()
-        panel.wait(20)
         control.stop(run.id)
         for row in control.conversations("Tell me everything."):
             control.delete_conversation(row.id)
@@ -86,23 +75,11 @@ def _raw(run: Run, seed: int) -> tuple[int, float]:
     return asyncio.run(once())
 
 
-def _page(port: int, run: Run, seed: int) -> tuple[int, float]:
+def _page(address: str, run: Run, seed: int) -> tuple[int, float]:
     """Tokens and seconds of the question as the page asks it, a new conversation each time."""
     body = {"server": run.id, "text": QUESTION[0]["content"], "sampling": {**DRAWN, "seed": seed}}
     with httpx.Client(trust_env=False, timeout=120) as client:
         begun = time.perf_counter()
-        with client.stream("POST", f"http://127.0.0.1:{port}/slipway/chat", json=body) as answer:
+        with client.stream("POST", f"{address}/slipway/chat", json=body) as answer:
             last = [line for line in answer.iter_lines() if line][-1]
         return int(json.loads(last)["done"]["tokens"]), time.perf_counter() - begun
-
-
-def _wait(url: str, panel: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        if panel.poll() is not None:
-            raise RuntimeError(f"the panel ended: {panel.returncode}")
-        try:
-            with urllib.request.urlopen(url, timeout=2):  # noqa: S310  our own panel on loopback
-                return
-        except OSError:
-            time.sleep(0.05)
-    raise RuntimeError("the panel does not answer")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from app.__main__ import control as make_control
 from app.control import DEMO
 from backends.runs import State
 from scripts.bench import Figure
+from scripts.bench.engine_server import free_ports
 
 ROUNDS = 3
 READ_S = 2.0  # a person reads at least so long before the click
@@ -86,14 +86,3 @@ def _by_hand(control, home: str) -> float:
                 child.wait(30)
                 return seconds
     raise RuntimeError(said)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,6 +19,7 @@ from app.jobs import RunFolder, hold
 from backends.events import Event, Kind
 from backends.runs import State
 from scripts.bench import Figure
+from scripts.bench.panel import panel_over
 
 LINES, RATE = 50_000, 5_000
 MILLION = 1_000_000
@@ -39,7 +36,7 @@ def figures() -> Iterator[Figure]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         raise RuntimeError("missing: chromium (apt install chromium)")
-    with tempfile.TemporaryDirectory() as home, socket.socket() as one:
+    with tempfile.TemporaryDirectory() as home:
         control = make_control({"home": home})
         plan = control.plan(DEMO)
         step = plan.steps[0].id
@@ -49,22 +46,11 @@ def figures() -> Iterator[Figure]:
         control._store.begin("bench", plan)
         control._store.move("bench", State.RUNNING)
         control._store.append("bench", [Event(step=step, kind=Kind.STARTED)])
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-        one.close()
-        panel = subprocess.Popen(
-            (sys.executable, "-m", "app", "--home", home, "panel", "--port", str(port)),
-            env=os.environ | {"SLIPWAY_NO_BROWSER": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
         try:
-            _await(panel, port)
-            yield from _in_the_browser(chromium, f"http://127.0.0.1:{port}/?run=bench", folder.log(step))
-            yield from _through_the_stream(psutil.Process(panel.pid), port, step, folder.log(step))
+            with panel_over(home) as (panel, address):
+                yield from _in_the_browser(chromium, f"{address}/?run=bench", folder.log(step))
+                yield from _through_the_stream(psutil.Process(panel.pid), address, step, folder.log(step))
         finally:
-            panel.terminate()
-            panel.wait(20)
             if held is not None:
                 held.close()
 
@@ -99,12 +85,12 @@ def _paced(log: Path) -> None:
         time.sleep(max(0.0, begun + (start + batch) / RATE - time.monotonic()))
 
 
-def _through_the_stream(panel: psutil.Process, port: int, step: str, log: Path) -> Iterator[Figure]:
+def _through_the_stream(panel: psutil.Process, address: str, step: str, log: Path) -> Iterator[Figure]:
     """A million lines more, followed by one viewer as they come."""
     before = most = panel.memory_info().rss
     cursor = log.stat().st_size
     writer = threading.Thread(target=_million, args=(log,))
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
     connection.request("GET", f"/slipway/stream?run=bench&step={step}&from={cursor}")
     answer, count, begun = connection.getresponse(), 0, time.perf_counter()
     writer.start()
@@ -126,12 +112,3 @@ def _million(log: Path) -> None:
     for start in range(0, MILLION, 10_000):
         with log.open("a") as file:
             file.writelines(f"a line of the million {n} {'.' * 60}\n" for n in range(start, start + 10_000))
-
-
-def _await(panel: subprocess.Popen[bytes], port: int) -> None:
-    while panel.poll() is None:
-        with socket.socket() as one:
-            if one.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise RuntimeError(f"the panel ended: {panel.returncode}")

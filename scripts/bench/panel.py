@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 import psutil
 
 from scripts.bench import Figure
+from scripts.bench.engine_server import free_ports
 
 IDLE_S = 20.0
 
@@ -39,9 +39,7 @@ def figures() -> Iterator[Figure]:
 @contextmanager
 def panel_over(home: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A panel over that data folder, once it answers, and its address; stopped with the block."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    (port,) = free_ports(1)
     address = f"http://127.0.0.1:{port}"
     panel = subprocess.Popen(
         (sys.executable, "-m", "app", "--home", home, "panel", "--port", str(port)),
